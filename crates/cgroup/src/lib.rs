@@ -1,0 +1,3 @@
+//! Applying, reading and removing a cgroup plan: v2, systemd, v1 and hybrid, device programs.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Named system containers: definitions, networks, devices, start order, many at once.
+
+#![forbid(unsafe_code)]

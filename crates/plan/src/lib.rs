@@ -1,0 +1,3 @@
+//! The decision: a spec, a request and a host become a plan, or all the problems at once.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! A seccomp profile in, a BPF program out; pure.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Images and clones: the storage drivers, id-mapped trees to a detached mount and its undo.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Raw system calls and every unsafe block of offshoot, in terms of owned and borrowed descriptors.
+

@@ -1,0 +1,3 @@
+//! What makes a system container: a pure rewrite of a request.
+
+#![forbid(unsafe_code)]
