@@ -1,2 +1,1 @@
 //! Raw system calls and every unsafe block of offshoot, in terms of owned and borrowed descriptors.
-
