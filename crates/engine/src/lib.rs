@@ -1,3 +1,5 @@
 //! Parent and child stages, their protocol, the undo list and the one teardown.
 
 #![forbid(unsafe_code)]
+
+pub mod log;

@@ -10,6 +10,7 @@ pub mod linux;
 pub mod parse;
 pub mod resources;
 pub mod seccomp;
+pub mod time;
 
 pub use config::*;
 pub use linux::*;
