@@ -1,5 +1,10 @@
 //! What is asked of systemd: a unit by name, and D-Bus values by type.
 
+mod unit;
+mod variant;
+
+pub use unit::expand_slice;
+
 use serde::{Deserialize, Serialize};
 
 /// A transient scope (or slice) that holds a container.
