@@ -1,0 +1,58 @@
+//! Processes by descriptor: no signal and no look-up can reach a recycled pid.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::Result;
+use crate::error::owned;
+
+/// A pidfd for the process `pid` (man 2 pidfd_open).
+pub fn open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: takes integers, returns a new descriptor; pidfds are close-on-exec by themselves.
+    call!(owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }), "pidfd_open({pid})")
+}
+
+/// Sends `signal` to the process (0 asks whether one may). `ESRCH` where it has been reaped.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks the kernel to fill in the sender; nothing else is a pointer.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
+    call!(Errno::result(ret), "pidfd_send_signal([{fd}], {signal})").map(drop)
+}
+
+/// Copies descriptor number `target` out of the process. Needs ptrace rights over it.
+pub fn getfd(pidfd: impl AsFd, target: i32) -> Result<OwnedFd> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: takes integers, returns a new close-on-exec descriptor.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, fd, target, 0) };
+    call!(owned(ret), "pidfd_getfd([{fd}], {target})")
+}
+
+/// Sends `signal` to `pid` by number, for a process that has no pidfd or a group (negative `pid`).
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: takes integers only. A signal to the caller itself is delivered as from any other process.
+    call!(Errno::result(unsafe { libc::kill(pid, signal) }), "kill({pid}, {signal})").map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pidfd_signals_and_copies() {
+        let me = open(std::process::id() as i32).unwrap();
+        send_signal(&me, 0).unwrap();
+        let (reader, _writer) = crate::event::pipe().unwrap();
+        let copy = getfd(&me, reader.as_raw_fd()).unwrap();
+        assert_eq!(crate::path::fstat(&copy).unwrap().st_ino, crate::path::fstat(&reader).unwrap().st_ino);
+        assert_eq!(send_signal(&me, 999).unwrap_err().errno(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn no_such_process() {
+        assert_eq!(kill(i32::MAX, 0).unwrap_err().to_string(), "kill(2147483647, 0): no such process");
+        assert!(open(i32::MAX).is_err());
+    }
+}
