@@ -8,6 +8,7 @@ use offshoot_spec::time::rfc3339;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How grave a message is, in logrus's words, which callers read.
@@ -34,27 +35,48 @@ pub enum Format {
 }
 
 /// A sink for messages.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Log {
-    sink: Option<File>,
+    sink: Sink,
     format: Format,
     debug: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Sink {
+    #[default]
+    None,
+    Stderr,
+    File(Arc<File>),
 }
 
 impl Log {
     /// Drops every message.
     pub const fn none() -> Log {
-        Log { sink: None, format: Format::Text, debug: false }
+        Log { sink: Sink::None, format: Format::Text, debug: false }
     }
 
-    /// Writes to `sink`, which should be opened for appending.
-    pub fn new(sink: File, format: Format, debug: bool) -> Log {
-        Log { sink: Some(sink), format, debug }
+    /// Writes to the process's standard error.
+    pub const fn stderr(format: Format, debug: bool) -> Log {
+        Log { sink: Sink::Stderr, format, debug }
+    }
+
+    /// Writes to `file`, which should be opened for appending.
+    pub fn file(file: File, format: Format, debug: bool) -> Log {
+        Log { sink: Sink::File(Arc::new(file)), format, debug }
     }
 
     /// Whether debug messages are written, for callers that would go to some length to make one.
     pub fn is_debug(&self) -> bool {
-        self.debug && self.sink.is_some()
+        self.debug && !matches!(self.sink, Sink::None)
+    }
+
+    /// The file, for a child process that closes every descriptor it was not told to keep.
+    pub fn as_file(&self) -> Option<&File> {
+        match &self.sink {
+            Sink::File(file) => Some(file),
+            Sink::None | Sink::Stderr => None,
+        }
     }
 
     /// The one message of a command that fails.
@@ -80,10 +102,13 @@ impl Log {
     }
 
     fn write(&self, level: Level, message: &dyn fmt::Display) {
-        let Some(mut sink) = self.sink.as_ref() else { return };
-        let line = line(self.format, level, &message.to_string(), &rfc3339(SystemTime::now()));
+        let line = || line(self.format, level, &message.to_string(), &rfc3339(SystemTime::now()));
         // A log that cannot be written has nowhere to say so.
-        let _ = sink.write_all(line.as_bytes());
+        let _ = match &self.sink {
+            Sink::None => Ok(()),
+            Sink::Stderr => std::io::stderr().write_all(line().as_bytes()),
+            Sink::File(file) => file.as_ref().write_all(line().as_bytes()),
+        };
     }
 }
 

@@ -73,12 +73,11 @@ pub fn openat(dir: Option<BorrowedFd>, path: impl AsRef<Path>, flags: i32, mode:
 
 /// Opens the very file of `fd` again, with other `flags`, through the caller's `/proc`.
 pub fn reopen(fd: impl AsFd, flags: i32) -> Result<OwnedFd> {
-    openat(None, fd_path(fd.as_fd()), flags, 0)
+    openat(None, fd_path(fd), flags, 0)
 }
 
-/// The path by which `/proc` shows a descriptor of the calling process: `/proc/self/fd/7`. `Copy` keeps an owned descriptor,
-/// which would be closed on return, from being passed.
-pub fn fd_path(fd: impl AsFd + Copy) -> PathBuf {
+/// The path by which `/proc` shows a descriptor of the calling process: `/proc/self/fd/7`.
+pub fn fd_path(fd: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
@@ -141,7 +140,7 @@ pub fn fchmod(fd: impl AsFd, mode: u32) -> Result<()> {
     let ret = match nix::sys::stat::fchmod(&fd, bits) {
         Err(Errno::EBADF) => {
             let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
-            nix::sys::stat::fchmodat(at(None), &fd_path(fd.as_fd()), bits, flags)
+            nix::sys::stat::fchmodat(at(None), &fd_path(&fd), bits, flags)
         }
         ret => ret,
     };
@@ -332,6 +331,3 @@ pub(crate) fn flag_names(flags: i32) -> String {
     }
     names.join("|")
 }
-
-#[cfg(test)]
-mod tests;

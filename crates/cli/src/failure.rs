@@ -1,0 +1,44 @@
+//! Why a command failed, and with which exit status it says so.
+
+use std::fmt;
+
+/// The one error of a command.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    /// A failure with the usual exit status, 1.
+    pub fn new(message: impl fmt::Display) -> Failure {
+        Failure { message: message.to_string(), status: 1 }
+    }
+
+    /// With another exit status.
+    pub fn status(self, status: u8) -> Failure {
+        Failure { status, ..self }
+    }
+
+    /// With the name of what failed in front, as runc writes it: `exec failed: …`.
+    pub fn during(self, what: &str) -> Failure {
+        Failure { message: format!("{what} failed: {}", self.message), ..self }
+    }
+
+    /// The exit status.
+    pub fn code(&self) -> u8 {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::new(error)
+    }
+}

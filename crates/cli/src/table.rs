@@ -1,0 +1,36 @@
+//! The command table: all that the program accepts, in the order that help shows it.
+
+use crate::command::{Commands, Flag};
+use crate::verbs;
+
+/// What the program is, in one line. The words after the dash are runc's, which its test suite looks for.
+pub const SUMMARY: &str = "Open Container Initiative runtime";
+
+/// What the program is, in paragraphs.
+pub const DETAILS: &str = "\
+Makes and runs containers from bundles: directories with a root filesystem and
+a config.json as the OCI runtime specification describes it. Takes the commands,
+options and answers of runc, so that containerd, Docker, Podman, CRI-O and
+Kubernetes can use it in runc's place.
+
+    cd bundle && offshoot run my-container
+
+The process becomes a child of the caller; there is no daemon.";
+
+/// Options that stand before the command.
+pub static GLOBAL: &[Flag] = &[
+    Flag::switch("debug", "log how things are done, too"),
+    Flag::path("log", "append messages to this file instead of stderr"),
+    Flag::text("log-format", "form of messages: text or json").default("text"),
+    Flag::path(
+        "root",
+        "directory of the containers' states; on a tmpfs, gone after a reboot as they are (default: /run/offshoot, or $XDG_RUNTIME_DIR/offshoot without root)",
+    ),
+    Flag::switch("systemd-cgroup", "let systemd make cgroups; cgroupsPath is then \"slice:prefix:name\""),
+    Flag::text("rootless", "pass over missing permission for cgroups: true, false or auto").default("auto"),
+    // go-runc of containerd 1.x still sends it; criu is found in PATH.
+    Flag::text("criu", "ignored").hidden(),
+];
+
+/// The commands.
+pub static COMMANDS: Commands = &[&verbs::list::COMMAND, &verbs::state::COMMAND];

@@ -1,0 +1,85 @@
+//! The one error of the library, and the words of the system's errors.
+
+use offshoot_sys::{Errno, errno_text};
+use std::fmt;
+use std::io;
+
+/// The library's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no such container.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// The container's status does not allow the verb.
+    Status,
+    /// The request is wrong: an id, a bundle, an option.
+    Request,
+    /// The system refused for want of permission.
+    Permission,
+    /// The system failed.
+    System,
+}
+
+/// Why a verb failed: a sentence, in runc's words where callers look for them.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+impl Error {
+    /// An error of a kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    /// `failed to <verb> <object>: <cause>` for a system call that failed.
+    pub fn io(what: impl fmt::Display, error: &io::Error) -> Error {
+        let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::System };
+        Error { kind, message: format!("failed to {what}: {}", cause(error)) }
+    }
+
+    /// What it is about.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The text of a system error as Go and libc write it, in lower case, which callers' patterns expect:
+/// `no such file or directory`.
+pub fn cause(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |code| errno_text(Errno::from_raw(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_lower_case() {
+        assert_eq!(cause(&io::Error::from_raw_os_error(2)), "no such file or directory");
+        assert_eq!(cause(&io::Error::from_raw_os_error(13)), "permission denied");
+        assert_eq!(cause(&io::Error::other("own words")), "own words");
+    }
+
+    #[test]
+    fn permission_is_told_apart() {
+        let error = Error::io("open x", &io::Error::from_raw_os_error(13));
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (Kind::Permission, "failed to open x: permission denied")
+        );
+    }
+}
