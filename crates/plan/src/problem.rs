@@ -1,13 +1,13 @@
-//! What is wrong with a request, and where.
+//! What is wrong with a request, as data: a plan reports everything at once.
 
 use std::fmt;
 
-/// One thing that cannot be done as asked. A plan reports all of them at once.
+/// One thing that cannot be done as asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in the request: `linux.resources.memory.swap`, `mounts[3].options[1]`.
+    /// JSON path in `config.json` (`mounts[3].options[1]`), or a flag.
     pub path: String,
-    /// What is wrong, in runc's words where callers match them.
+    /// A sentence without a full stop.
     pub message: String,
 }
 
@@ -20,6 +20,27 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+/// Collects problems while planning goes on with what can still be decided.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// All problems so far.
+    pub problems: Vec<Problem>,
+    /// What the user should know though it does not stop anything.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// Notes a problem.
+    pub fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::new(path, message));
+    }
+
+    /// Notes a warning.
+    pub fn warn(&mut self, message: impl Into<String>) {
+        self.warnings.push(message.into());
     }
 }

@@ -1,0 +1,53 @@
+//! What the caller asked for beside `config.json`.
+
+use std::path::PathBuf;
+
+/// The arguments of `create` and `run` that decide something about the container.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The container's name.
+    pub id: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Cgroups are made by systemd.
+    pub systemd_cgroup: bool,
+    /// Permission errors of cgroups are passed over.
+    pub rootless: bool,
+    /// MS_MOVE and chroot in place of pivot_root.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 on reach the process, those of `LISTEN_FDS` included.
+    pub preserve_fds: u32,
+    /// How many of them are `LISTEN_FDS`.
+    pub listen_fds: u32,
+    /// Names of the `LISTEN_FDS`, as received.
+    pub listen_fd_names: Option<String>,
+    /// Host directory with the socket `notify.sock` that stands for `$NOTIFY_SOCKET`.
+    pub notify_dir: Option<PathBuf>,
+    /// Whether the caller returns before the process ends.
+    pub detached: bool,
+    /// Whether a console socket was given.
+    pub console_socket: bool,
+    /// Whether the joined network namespace is the caller's own.
+    pub joins_own_network: bool,
+    /// Whether the root filesystem arrives as a detached mount.
+    pub root_is_mount: bool,
+}
+
+/// The arguments of `exec` that decide something about the process.
+#[derive(Clone, Debug, Default)]
+pub struct ExecRequest {
+    /// Permission errors of cgroups are passed over.
+    pub rootless: bool,
+    /// As in [`Request`].
+    pub preserve_fds: u32,
+    /// As in [`Request`].
+    pub listen_fds: u32,
+    /// As in [`Request`].
+    pub listen_fd_names: Option<String>,
+    /// Whether the caller returns before the process ends.
+    pub detached: bool,
+    /// Whether a console socket was given.
+    pub console_socket: bool,
+}
