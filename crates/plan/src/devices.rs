@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn defaults_are_added_once_and_ptmx_never() {
-        let named = |path: &str| SpecDevice { kind: "c".into(), path: path.into(), major: 1, minor: 3, ..Default::default() };
+        let named =
+            |path: &str| SpecDevice { kind: "c".into(), path: path.into(), major: 1, minor: 3, ..Default::default() };
         let mut report = Report::default();
         let list = plan(&[named("/dev/null"), named("/dev/ptmx"), named("/dev/tty")], &mut report);
         let paths: Vec<_> = list.iter().map(|d| d.path.to_str().unwrap()).collect();

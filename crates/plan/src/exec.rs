@@ -28,7 +28,11 @@ pub struct ExecPlan {
 /// # Errors
 /// Every problem, each with its JSON path.
 pub fn exec(
-    spec: &Spec, wanted: &offshoot_spec::Process, id: &str, request: &ExecRequest, host: &Host,
+    spec: &Spec,
+    wanted: &offshoot_spec::Process,
+    id: &str,
+    request: &ExecRequest,
+    host: &Host,
 ) -> Result<ExecPlan, Vec<Problem>> {
     let mut report = Report::default();
     let linux = spec.linux.clone().unwrap_or_default();

@@ -3,7 +3,7 @@
 use crate::cgroup::CgroupHost;
 
 /// Facts about the host; `runtime` probes them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// Effective user id of the caller.
     pub euid: u32,

@@ -39,7 +39,9 @@ pub fn read(uids: &[IdMapping], gids: &[IdMapping], path: &str, report: &mut Rep
         }
         let ranges: Vec<_> = mappings.iter().map(|m| (m.container_id, m.host_id, m.size)).collect();
         for (i, range) in ranges.iter().enumerate() {
-            let clash = |a: u32, b: u32, n: u32, m: u32| u64::from(a) < u64::from(b) + u64::from(m) && u64::from(b) < u64::from(a) + u64::from(n);
+            let clash = |a: u32, b: u32, n: u32, m: u32| {
+                u64::from(a) < u64::from(b) + u64::from(m) && u64::from(b) < u64::from(a) + u64::from(n)
+            };
             if range.2 == 0 {
                 report.problem(format!("{path}[{i}].size"), "must not be 0");
             } else if let Some(j) = ranges[..i].iter().position(|other| {
@@ -64,7 +66,12 @@ mod tests {
     #[test]
     fn overlaps_are_refused_on_either_side() {
         let mut report = Report::default();
-        read(&[mapping(0, 1000, 10), mapping(9, 5000, 1)], &[mapping(0, 1000, 10), mapping(20, 1009, 5)], "linux", &mut report);
+        read(
+            &[mapping(0, 1000, 10), mapping(9, 5000, 1)],
+            &[mapping(0, 1000, 10), mapping(20, 1009, 5)],
+            "linux",
+            &mut report,
+        );
         let paths: Vec<_> = report.problems.iter().map(|p| p.path.as_str()).collect();
         assert_eq!(paths, ["linux.uidMappings[1]", "linux.gidMappings[1]"]);
     }

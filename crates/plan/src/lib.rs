@@ -26,7 +26,9 @@ pub use idmap::IdMap;
 pub use mounts::{Bind, Mount, New, OPTIONS as MOUNT_OPTIONS, What};
 pub use namespaces::{Entry, Kind, Namespaces};
 pub use problem::{Problem, Report};
-pub use process::{CapabilitySets, MEMPOLICY_FLAGS, MEMPOLICY_MODES, NumaPolicy, ResourceLimit, SchedAttr, number_list};
+pub use process::{
+    CapabilitySets, MEMPOLICY_FLAGS, MEMPOLICY_MODES, NumaPolicy, ResourceLimit, SchedAttr, number_list,
+};
 pub use request::{ExecRequest, Request};
 pub use step::{HookKind, HostStep, Step, Sync};
 pub use sysctl::Sysctl;
@@ -173,12 +175,32 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
     let rootfs = rootfs(spec, request, report_to);
     let id_map = id_map(linux, &namespaces, host, report_to);
     let mut sources = Vec::new();
-    let mounts =
-        mounts::plan(spec, &request.bundle, &rootfs, &namespaces, host.euid == 0 && !host.in_user_namespace, &mut sources, report_to);
+    let mounts = mounts::plan(
+        spec,
+        &request.bundle,
+        &rootfs,
+        &namespaces,
+        host.euid == 0 && !host.in_user_namespace,
+        &mut sources,
+        report_to,
+    );
     check_namespaces(spec, linux, &namespaces, report_to);
     let process = process::plan(spec, request, host, id_map.as_ref(), report_to);
-    let cgroup = cgroup::plan(&request.id, spec, &host.cgroup, request.systemd_cgroup, request.rootless, report_to);
+    let cgroup = cgroup_plan(spec, linux, request, host, report_to);
     let time_offsets = time_offsets(linux, &namespaces, report_to);
+    let devices = devices::plan(&linux.devices, report_to);
+    let sysctls = sysctl::plan(&linux.sysctl, &namespaces, request.joins_own_network, &spec.hostname, report_to);
+    let propagation = propagation(linux, report_to);
+    let net_devices = net_devices(linux, &namespaces, unprivileged, report_to);
+    let intel_rdt = intel_rdt(linux, host, report_to);
+    let hooks = hooks(spec, report_to);
+    if spec.annotations.keys().any(String::is_empty) {
+        report_to.problem("annotations", "a key must not be empty");
+    }
+    let cgroup = match cgroup {
+        Some(cgroup) if report.problems.is_empty() => cgroup,
+        _ => return Err(report.problems),
+    };
     let mut plan = Plan {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
@@ -190,33 +212,50 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         cgroup,
         sources,
         mounts,
-        devices: devices::plan(&linux.devices, report_to),
-        sysctls: sysctl::plan(&linux.sysctl, &namespaces, request.joins_own_network, &spec.hostname, report_to),
-        propagation: propagation(linux, report_to),
-        net_devices: net_devices(linux, &namespaces, unprivileged, report_to),
-        intel_rdt: intel_rdt(linux, host, report_to),
-        hooks: hooks(spec, report_to),
+        devices,
+        sysctls,
+        propagation,
+        net_devices,
+        intel_rdt,
+        hooks,
         process,
         steps: Vec::new(),
         unprivileged,
-        warnings: Vec::new(),
+        warnings: report.warnings,
         namespaces,
     };
-    if spec.annotations.keys().any(String::is_empty) {
-        report.problem("annotations", "a key must not be empty");
-    }
-    if !report.problems.is_empty() {
-        return Err(report.problems);
-    }
     plan.steps = order::init(&plan.entry, spec, linux, &plan, request);
-    plan.warnings = report.warnings;
+    plan.warnings.extend(plan.cgroup.warnings.iter().cloned());
     Ok(plan)
+}
+
+fn cgroup_plan(
+    spec: &Spec,
+    linux: &Linux,
+    request: &Request,
+    host: &Host,
+    report: &mut Report,
+) -> Option<cgroup::CgroupPlan> {
+    let driver = match request.systemd_cgroup {
+        true => cgroup::Driver::Systemd { user: host.euid != 0 || host.in_user_namespace },
+        false => cgroup::Driver::Fs,
+    };
+    let asked = cgroup::CgroupRequest {
+        id: &request.id,
+        linux,
+        annotations: &spec.annotations,
+        driver,
+        rootless: request.rootless,
+    };
+    cgroup::plan(&asked, &host.cgroup).map_err(|problems| report.problems.extend(problems)).ok()
 }
 
 fn rootfs(spec: &Spec, request: &Request, report: &mut Report) -> PathBuf {
     match &spec.root {
         None => report.problem("root", "root must be specified"),
-        Some(root) if root.path.is_empty() && !request.root_is_mount => report.problem("root.path", "must not be empty"),
+        Some(root) if root.path.is_empty() && !request.root_is_mount => {
+            report.problem("root.path", "must not be empty")
+        }
         Some(root) if root.path.contains('\0') => report.problem("root.path", "contains a NUL byte"),
         Some(root) => return clean(&request.bundle.join(&root.path)),
     }
@@ -286,7 +325,8 @@ fn time_offsets(linux: &Linux, ns: &Namespaces, report: &mut Report) -> String {
         let text = "time namespace offsets specified, but time namespace isn't enabled in the config";
         report.problem("linux.timeOffsets", text);
     } else if ns.joins(Kind::Time) {
-        let text = "time namespace enabled, but both namespace path and time offsets specified - you may only provide one";
+        let text =
+            "time namespace enabled, but both namespace path and time offsets specified - you may only provide one";
         report.problem("linux.timeOffsets", text);
     }
     let mut text = String::new();
@@ -323,7 +363,11 @@ fn net_devices(linux: &Linux, ns: &Namespaces, unprivileged: bool, report: &mut 
         report.problem("linux.netDevices", "network devices are not supported for rootless containers");
     }
     let valid = |name: &str| {
-        !name.is_empty() && name.len() <= 15 && name != "." && name != ".." && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0')
+        !name.is_empty()
+            && name.len() <= 15
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0')
     };
     let mut list = Vec::new();
     for (name, device) in &linux.net_devices {

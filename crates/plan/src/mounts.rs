@@ -100,13 +100,70 @@ pub mod propagation {
 
 /// All options that `features` announces, sorted.
 pub const OPTIONS: [&str; 64] = [
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud", "mand",
-    "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime",
-    "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec",
-    "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
-    "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable",
-    "rw", "shared", "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable", "idmap",
-    "ridmap", "nosymlinkfollow", "symlinkfollow",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+    "idmap",
+    "ridmap",
+    "nosymlinkfollow",
+    "symlinkfollow",
 ];
 
 #[derive(Default)]
@@ -189,7 +246,12 @@ fn split_data(word: &str) -> Vec<String> {
 
 /// Decides all mounts. `sources` collects what the caller must open itself.
 pub fn plan(
-    spec: &Spec, bundle: &Path, rootfs: &Path, ns: &Namespaces, privileged: bool, sources: &mut Vec<Bind>,
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Path,
+    ns: &Namespaces,
+    privileged: bool,
+    sources: &mut Vec<Bind>,
     report: &mut Report,
 ) -> Vec<Mount> {
     let planner = Planner { spec, bundle, rootfs, ns, privileged };
@@ -237,11 +299,24 @@ impl Planner<'_> {
             options.attributes.set &= !attr::RDONLY;
         }
         let (attributes, recursive) = (options.attributes, options.recursive);
-        Some(Mount { index: i, destination, what, attributes, recursive, propagation: options.propagation, late_readonly })
+        Some(Mount {
+            index: i,
+            destination,
+            what,
+            attributes,
+            recursive,
+            propagation: options.propagation,
+            late_readonly,
+        })
     }
 
     fn what(
-        &self, path: &str, mount: &SpecMount, options: &mut Options, sources: &mut Vec<Bind>, report: &mut Report,
+        &self,
+        path: &str,
+        mount: &SpecMount,
+        options: &mut Options,
+        sources: &mut Vec<Bind>,
+        report: &mut Report,
     ) -> Option<What> {
         let has_maps = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
         if options.bind.is_none() && mount.kind != "bind" {
@@ -304,7 +379,13 @@ impl Planner<'_> {
         Some(idmap::read(&linux.uid_mappings, &linux.gid_mappings, path, report))
     }
 
-    fn new_file_system(&self, path: &str, mount: &SpecMount, options: &mut Options, report: &mut Report) -> Option<What> {
+    fn new_file_system(
+        &self,
+        path: &str,
+        mount: &SpecMount,
+        options: &mut Options,
+        report: &mut Report,
+    ) -> Option<What> {
         if mount.kind.is_empty() {
             report.problem(format!("{path}.type"), "must not be empty unless the options contain bind or rbind");
             return None;

@@ -140,7 +140,7 @@ impl Namespaces {
 }
 
 /// How the processes come to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
     /// What the launcher does before it clones init; none if the caller clones init itself.
     pub launcher: Option<Vec<Step>>,

@@ -22,6 +22,9 @@ pub fn host(point: Sync, plan: &Plan) -> Vec<HostStep> {
     match point {
         Sync::Attached => {
             steps.push(HostStep::Attach);
+            if plan.process.oom_score_adj.is_some() {
+                steps.push(HostStep::OomScoreAdj);
+            }
             if plan.intel_rdt.is_some() {
                 steps.push(HostStep::IntelRdt);
             }

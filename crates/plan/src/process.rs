@@ -66,7 +66,12 @@ fn set_env(env: &mut Vec<String>, entry: &str) {
 }
 
 /// What `create` and `exec` have in common.
-pub fn decide(process: &offshoot_spec::Process, seccomp: Option<&Seccomp>, host: &Host, report: &mut Report) -> Process {
+pub fn decide(
+    process: &offshoot_spec::Process,
+    seccomp: Option<&Seccomp>,
+    host: &Host,
+    report: &mut Report,
+) -> Process {
     if process.cwd.is_empty() {
         report.problem("process.cwd", "Cwd property must not be empty");
     } else if !process.cwd.starts_with('/') {
@@ -82,7 +87,10 @@ pub fn decide(process: &offshoot_spec::Process, seccomp: Option<&Seccomp>, host:
         }
     }
     if !process.apparmor_profile.is_empty() && !host.apparmor {
-        report.problem("process.apparmorProfile", "apparmor profile is specified in config, but AppArmor is disabled or not supported");
+        report.problem(
+            "process.apparmorProfile",
+            "apparmor profile is specified in config, but AppArmor is disabled or not supported",
+        );
     }
     if !process.selinux_label.is_empty() && !host.selinux {
         let text = "selinux label is specified in config, but selinux is disabled or not supported";
@@ -135,7 +143,10 @@ fn check_mapped(process: &Process, map: &IdMap, report: &mut Report) {
         report.problem("process.user.gid", "cannot set gid to unmapped user in user namespace");
     }
     for gid in process.groups.iter().flatten().filter(|gid| IdMap::outside(&map.gids, **gid).is_none()) {
-        report.problem("process.user.additionalGids", format!("cannot set additional gid {gid} to unmapped group in user namespace"));
+        report.problem(
+            "process.user.additionalGids",
+            format!("cannot set additional gid {gid} to unmapped group in user namespace"),
+        );
     }
 }
 
@@ -144,7 +155,10 @@ fn deduplicated(env: &[String], report: &mut Report) -> Vec<String> {
     let mut out: Vec<String> = Vec::with_capacity(env.len());
     for (i, entry) in env.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            report.problem(format!("process.env[{i}]"), format!("invalid environment variable: {entry:?} has no name or no '='"));
+            report.problem(
+                format!("process.env[{i}]"),
+                format!("invalid environment variable: {entry:?} has no name or no '='"),
+            );
             continue;
         };
         match out.iter_mut().find(|old| old.split('=').next() == Some(name)) {
@@ -220,8 +234,22 @@ pub struct ResourceLimit {
 
 /// Names of limits, at the place of their number on x86, arm and RISC-V.
 const RLIMITS: [&str; 16] = [
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
 ];
 
 /// Reads `process.rlimits`.
@@ -229,7 +257,8 @@ pub fn rlimits(limits: &[Rlimit], report: &mut Report) -> Vec<ResourceLimit> {
     let mut list: Vec<ResourceLimit> = Vec::new();
     for (i, limit) in limits.iter().enumerate() {
         let path = format!("process.rlimits[{i}]");
-        let number = limit.kind.strip_prefix("RLIMIT_").and_then(|name| RLIMITS.iter().position(|known| *known == name));
+        let number =
+            limit.kind.strip_prefix("RLIMIT_").and_then(|name| RLIMITS.iter().position(|known| *known == name));
         let Some(number) = number else {
             report.problem(format!("{path}.type"), format!("wrong rlimit value: {}", limit.kind));
             continue;
@@ -300,7 +329,10 @@ pub fn scheduler(scheduler: &Scheduler, report: &mut Report) -> SchedAttr {
     }
     let deadline = scheduler.runtime != 0 || scheduler.deadline != 0 || scheduler.period != 0;
     if deadline && policy != 6 {
-        report.problem(path("runtime"), "scheduler runtime/deadline/period can only be specified for SchedDeadline policy");
+        report.problem(
+            path("runtime"),
+            "scheduler runtime/deadline/period can only be specified for SchedDeadline policy",
+        );
     }
     SchedAttr {
         policy,
@@ -374,9 +406,11 @@ pub fn memory_policy(policy: &MemoryPolicy, report: &mut Report) -> Option<NumaP
     let problem = |report: &mut Report, field: &str, text: String| {
         report.problem(format!("linux.memoryPolicy.{field}"), format!("invalid memory policy: {text}"));
     };
-    let by_name = |table: &[(&str, i32)], name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit);
+    let by_name =
+        |table: &[(&str, i32)], name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit);
     let Some(mut mode) = by_name(&MEMPOLICY_MODES, &policy.mode) else {
-        let text = if policy.mode.is_empty() { "mode is required".into() } else { format!("unknown mode {:?}", policy.mode) };
+        let text =
+            if policy.mode.is_empty() { "mode is required".into() } else { format!("unknown mode {:?}", policy.mode) };
         problem(report, "mode", text);
         return None;
     };
@@ -444,7 +478,12 @@ mod tests {
         let limit = |kind: &str, soft, hard| Rlimit { kind: kind.into(), soft, hard };
         let mut report = Report::default();
         let list = rlimits(
-            &[limit("RLIMIT_NOFILE", 1, 2), limit("RLIMIT_NOFILE", 1, 2), limit("RLIMIT_CPU", 2, 1), limit("CPU", 1, 1)],
+            &[
+                limit("RLIMIT_NOFILE", 1, 2),
+                limit("RLIMIT_NOFILE", 1, 2),
+                limit("RLIMIT_CPU", 2, 1),
+                limit("CPU", 1, 1),
+            ],
             &mut report,
         );
         assert_eq!(list, [ResourceLimit { resource: 7, soft: 1, hard: 2 }]);

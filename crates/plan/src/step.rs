@@ -60,6 +60,8 @@ pub enum HostStep {
     Clone,
     /// Put the process into the cgroup where the clone could not.
     Attach,
+    /// Set oom_score_adj, while the process is still the host's.
+    OomScoreAdj,
     /// Write uid_map and gid_map.
     IdMaps,
     /// Write timens_offsets.
@@ -83,7 +85,7 @@ pub enum HostStep {
 pub enum Step {
     /// Enter v1 cgroups by writing to their open `tasks` files.
     JoinCgroups,
-    /// Wait for the host.
+    /// Tell the host where this process is, and wait for it.
     Sync(Sync),
     /// Become root of the user namespace.
     BecomeRoot,
@@ -190,6 +192,7 @@ impl fmt::Display for HostStep {
             HostStep::Open => f.write_str("open namespaces to join, sources of mounts, /dev/null"),
             HostStep::Clone => f.write_str("clone the first process into its namespaces and cgroup"),
             HostStep::Attach => f.write_str("put the process into its cgroup"),
+            HostStep::OomScoreAdj => f.write_str("set oom_score_adj"),
             HostStep::IdMaps => f.write_str("write uid_map and gid_map"),
             HostStep::TimeOffsets => f.write_str("write timens_offsets"),
             HostStep::IntelRdt => f.write_str("make the resctrl group"),

@@ -13,23 +13,38 @@ pub struct Sysctl {
 }
 
 const IPC: [&str; 8] = [
-    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax", "kernel/shmmni",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
     "kernel/shm_rmid_forced",
 ];
 
 /// As sysctl(8): where the first separator is a slash, dots are part of names; else the two change places.
 fn normalise(key: &str) -> String {
     match key.find(['.', '/']) {
-        Some(first) if key.as_bytes()[first] == b'.' => {
-            key.chars().map(|c| match c { '.' => '/', '/' => '.', other => other }).collect()
-        }
+        Some(first) if key.as_bytes()[first] == b'.' => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
         _ => key.to_owned(),
     }
 }
 
 /// Reads `linux.sysctl`.
 pub fn plan(
-    sysctl: &BTreeMap<String, String>, ns: &Namespaces, joins_own_network: bool, hostname: &str, report: &mut Report,
+    sysctl: &BTreeMap<String, String>,
+    ns: &Namespaces,
+    joins_own_network: bool,
+    hostname: &str,
+    report: &mut Report,
 ) -> Vec<Sysctl> {
     let mut list = Vec::new();
     for (key, value) in sysctl {
@@ -92,7 +107,9 @@ mod tests {
 
     #[test]
     fn nothing_of_the_host_is_reached() {
-        for key in ["kernel.core_pattern", "kernel.hostname", "vm.swappiness", "net/../kernel/core_pattern", "net..x", ""] {
+        for key in
+            ["kernel.core_pattern", "kernel.hostname", "vm.swappiness", "net/../kernel/core_pattern", "net..x", ""]
+        {
             assert!(refused(key, &Kind::ALL), "{key}");
         }
     }
