@@ -1,0 +1,70 @@
+//! The one error of this crate.
+
+use std::fmt;
+
+/// The result of what the engine does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What failed, as a sentence that carries its cause; it crosses the fork as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    text: String,
+}
+
+/// Where an error comes from, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The host's part.
+    Host,
+    /// The container's own process, before the program.
+    Container,
+    /// A hook.
+    Hook,
+}
+
+impl Error {
+    /// An error of the host's part.
+    pub fn new(text: impl Into<String>) -> Error {
+        Error { kind: Kind::Host, text: text.into() }
+    }
+
+    /// An error of the given kind.
+    pub fn of(kind: Kind, text: impl Into<String>) -> Error {
+        Error { kind, text: text.into() }
+    }
+
+    /// Where the error comes from.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<offshoot_sys::Error> for Error {
+    fn from(error: offshoot_sys::Error) -> Error {
+        Error::new(error.to_string())
+    }
+}
+
+/// Says what was being done when something failed.
+pub trait Context<T> {
+    /// `failed to DO: cause`
+    ///
+    /// # Errors
+    /// The cause, with `doing` before it.
+    fn context(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|cause| Error::new(format!("failed to {}: {cause}", doing())))
+    }
+}

@@ -1,0 +1,221 @@
+//! The container's first processes: they go on from the clone with the plan they inherited, one function a step.
+
+use crate::error::{Error, Kind, Result};
+use crate::log::Log;
+use crate::protocol::{ChildEnd, Report};
+use offshoot_plan::{Plan, Process, Step};
+use offshoot_sys::{event, fork, libc, path, process};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// What a container or an exec'd process is made from: a view of a plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    /// The launcher's steps, if there is one.
+    pub launcher: Option<&'a [Step]>,
+    /// Flags of the clone that makes the process (by the launcher, or by the host).
+    pub clone_flags: u64,
+    /// The process's steps.
+    pub steps: &'a [Step],
+    /// The process.
+    pub process: &'a Process,
+    /// The container, if it is being made.
+    pub plan: Option<&'a Plan>,
+    /// Where messages go.
+    pub log: &'a Log,
+    /// Whether the caller lacks root's rights on the host.
+    pub unprivileged: bool,
+}
+
+/// What the host opened before the clone; the child finds it by descriptor.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// Namespaces to join.
+    pub namespaces: Vec<(offshoot_plan::Kind, OwnedFd)>,
+    /// init, whose namespaces are joined all at once.
+    pub init: Option<OwnedFd>,
+    /// Sources of bind mounts, as detached trees.
+    pub sources: Vec<OwnedFd>,
+    /// The container's cgroup directories as detached trees, where it could not reach them by path.
+    pub cgroups: Vec<OwnedFd>,
+    /// `tasks` files of v1 cgroups.
+    pub tasks: Vec<OwnedFd>,
+    /// The root filesystem as a detached mount, if the caller brings one.
+    pub root: Option<OwnedFd>,
+    /// What `start` writes to.
+    pub fifo: Option<OwnedFd>,
+    /// Where the terminal's master is sent.
+    pub console: Option<OwnedFd>,
+    /// What is bound over a file's masked path, `/dev/null`, and opened again for stdio.
+    pub null: Option<OwnedFd>,
+}
+
+/// The state of a process on its way to its program.
+pub(crate) struct Stage<'a> {
+    pub job: Job<'a>,
+    pub opened: Opened,
+    pub host: ChildEnd,
+    /// This process's id on the host.
+    pub pid: i32,
+    /// The container's root, once it is a mount.
+    pub root: Option<OwnedFd>,
+    /// A procfs that this process mounted itself, so that nobody can have put anything over it.
+    pub procfs: Option<OwnedFd>,
+    /// Whether the process is in a user namespace that it does not share with the host.
+    pub in_userns: bool,
+    /// The program's path, once found.
+    pub program: Option<CString>,
+    /// The host's `/dev/null` as stdio; see ReopenNull.
+    pub env: Vec<String>,
+}
+
+/// Exit status of a process that could not become its program.
+const FAILED: i32 = 255;
+
+/// The child's main function; its value is an exit status.
+pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
+    let env = job.process.env.clone();
+    let in_userns = job.plan.is_none_or(|_| false) && job.unprivileged;
+    let mut stage =
+        Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns, program: None, env };
+    let result = match job.launcher {
+        Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
+        None => stage.run(job.steps),
+    };
+    stage.end(result)
+}
+
+impl Stage<'_> {
+    fn end(&self, result: Result<()>) -> i32 {
+        match result {
+            Ok(()) => 0,
+            Err(error) => {
+                let text = match error.kind() {
+                    Kind::Hook => error.to_string(),
+                    _ => error.to_string(),
+                };
+                // If the host is gone there is nobody left to tell.
+                let _ = self.host.tell(&Report::Failed(text));
+                FAILED
+            }
+        }
+    }
+
+    /// Clones the process proper as a child of the host's, and is done.
+    fn launch(&mut self) -> Result<()> {
+        let (wait, go) = event::pipe()?;
+        let flags = self.job.clone_flags | libc::CLONE_PARENT as u64;
+        let child = fork::fork(flags, None, || {
+            // The host must hear of this process before it hears from it.
+            let mut byte = [0];
+            let _ = path::read(&wait, &mut byte);
+            let result = self.run(self.job.steps);
+            self.end(result)
+        })?;
+        self.host.tell(&Report::Forked(child.pid))?;
+        path::write_all(&go, b"x")?;
+        Ok(())
+    }
+
+    fn run(&mut self, steps: &[Step]) -> Result<()> {
+        for (index, step) in steps.iter().enumerate() {
+            crate::failpoint::check("stage", index)?;
+            self.step(step)?;
+        }
+        Ok(())
+    }
+
+    #[rustfmt::skip]
+    fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::JoinCgroups => self.join_cgroups(),
+            Step::Sync(point) => self.sync(*point),
+            Step::BecomeRoot => self.become_root(),
+            Step::Join(kinds) => self.join(kinds),
+            Step::Unshare(flags) => self.unshare(*flags),
+            Step::NewSession => self.new_session(),
+            Step::Affinity(cpus) => self.affinity(cpus.as_deref()),
+            Step::Keyring { name, label } => self.keyring(name, label),
+            Step::Loopback => self.loopback(),
+            Step::HostPropagation(flags) => self.host_propagation(*flags),
+            Step::BindRoot => self.bind_root(),
+            Step::Mount(mount) => self.mount(mount),
+            Step::Device(device) => self.device(device),
+            Step::DeviceLinks => self.device_links(),
+            Step::Hooks(kind) => self.hooks(*kind),
+            Step::PivotRoot => self.pivot_root(),
+            Step::MoveRoot => self.move_root(),
+            Step::Chroot => self.chroot(),
+            Step::RootPropagation(flags) => self.root_propagation(*flags),
+            Step::ReopenNull => self.reopen_null(),
+            Step::MakeCwd => self.make_cwd(),
+            Step::Console { mount } => self.console(*mount),
+            Step::Readonly(path) => self.readonly(path),
+            Step::RootReadonly => self.root_readonly(),
+            Step::Umask(mask) => self.umask(*mask),
+            Step::Hostname(name) => self.hostname(name),
+            Step::Domainname(name) => self.domainname(name),
+            Step::AppArmor(profile) => self.apparmor(profile),
+            Step::Sysctl(sysctl) => self.sysctl(sysctl),
+            Step::ReadonlyPath(path) => self.readonly_path(path),
+            Step::MaskedPaths(paths) => self.masked_paths(paths),
+            Step::NoNewPrivileges => self.no_new_privileges(),
+            Step::Scheduler(attr) => self.scheduler(attr),
+            Step::IoPriority(value) => self.io_priority(*value),
+            Step::Personality(domain) => self.personality(*domain),
+            Step::MemoryPolicy(policy) => self.memory_policy(policy),
+            Step::SelinuxLabel(label) => self.selinux_label(label),
+            Step::Seccomp => self.seccomp(),
+            Step::EnterCwd => self.enter_cwd(),
+            Step::BoundingSet(mask) => self.bounding_set(*mask),
+            Step::SwitchUser => self.switch_user(),
+            Step::Capabilities => self.capabilities(),
+            Step::VerifyCwd => self.verify_cwd(),
+            Step::FindProgram => self.find_program(),
+            Step::WaitStart => self.wait_start(),
+            Step::Exec => self.exec(),
+        }
+    }
+
+    /// The container that is being made.
+    pub fn plan(&self) -> Result<&Plan> {
+        self.job.plan.ok_or_else(|| Error::new("this step belongs to the making of a container"))
+    }
+
+    /// The container's root.
+    pub fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::new("the root filesystem is not mounted yet"))
+    }
+
+    fn sync(&mut self, point: offshoot_plan::Sync) -> Result<()> {
+        // Files in /proc/PID belong to the real root while a process is not dumpable; an unprivileged host
+        // could not write the maps. No process of the container exists yet that could look.
+        if self.job.unprivileged && matches!(point, offshoot_plan::Sync::Attached | offshoot_plan::Sync::Mapped | offshoot_plan::Sync::TimeOffsets) {
+            process::set_dumpable(true)?;
+        }
+        self.pid = self.host.ask(&Report::At(point))?;
+        if self.job.unprivileged {
+            process::set_dumpable(false)?;
+        }
+        Ok(())
+    }
+
+    /// Closes every descriptor but standard streams, those passed on, and `keep`.
+    pub fn close_all_but(&self, keep: &[RawFd]) -> Result<()> {
+        let mut keep: Vec<u32> = keep.iter().map(|fd| *fd as u32).collect();
+        keep.sort_unstable();
+        let mut next = 3 + self.job.process.preserve_fds;
+        for fd in keep {
+            if fd > next {
+                process::close_range(next, fd - 1, 0)?;
+            }
+            next = next.max(fd + 1);
+        }
+        process::close_range(next, u32::MAX, 0).map_err(Into::into)
+    }
+}
+
+/// The number of a descriptor that is kept open.
+pub(crate) fn number(fd: &impl AsRawFd) -> RawFd {
+    fd.as_raw_fd()
+}
