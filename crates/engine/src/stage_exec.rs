@@ -123,7 +123,7 @@ fn executable(path: &Path) -> std::result::Result<(), Errno> {
     if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    process::access_exec(path).map_err(|error| error.errno())
+    offshoot_sys::path::access_exec(path).map_err(|error| error.errno())
 }
 
 #[cfg(test)]

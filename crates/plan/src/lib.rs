@@ -58,6 +58,8 @@ pub struct Plan {
     pub time_offsets: String,
     /// Cgroups and limits.
     pub cgroup: cgroup::CgroupPlan,
+    /// The host's user id of the process, to which the cgroup is handed over.
+    pub delegate_to: Option<u32>,
     /// Bind sources that the caller opens before the clone.
     pub sources: Vec<Bind>,
     /// All mounts.
@@ -175,8 +177,10 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
     let rootfs = rootfs(spec, request, report_to);
     let id_map = id_map(linux, &namespaces, host, report_to);
     let mut sources = Vec::new();
+    let extra = notify_mount(request);
     let mounts = mounts::plan(
         spec,
+        &extra,
         &request.bundle,
         &rootfs,
         &namespaces,
@@ -207,8 +211,9 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         rootfs,
         annotations: spec.annotations.clone(),
         entry: namespaces::entry(&namespaces, !time_offsets.is_empty()),
-        id_map,
         time_offsets,
+        delegate_to: delegate_to(spec, &namespaces, id_map.as_ref()),
+        id_map,
         cgroup,
         sources,
         mounts,
@@ -227,6 +232,17 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
     plan.steps = order::init(&plan.entry, spec, linux, &plan, request);
     plan.warnings.extend(plan.cgroup.warnings.iter().cloned());
     Ok(plan)
+}
+
+/// The directory of the socket that stands for `$NOTIFY_SOCKET`, man 3 sd_notify.
+fn notify_mount(request: &Request) -> Vec<offshoot_spec::Mount> {
+    let mount = |dir: &PathBuf| offshoot_spec::Mount {
+        destination: "/run/notify".into(),
+        source: dir.to_string_lossy().into_owned(),
+        options: ["bind", "nosuid", "noexec", "nodev", "ro"].map(String::from).to_vec(),
+        ..Default::default()
+    };
+    request.notify_dir.iter().map(mount).collect()
 }
 
 fn cgroup_plan(
@@ -275,6 +291,22 @@ fn clean(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// A container that sees its cgroup as the root of a writable hierarchy manages it itself. As runc, only a mount of
+/// the source `cgroup` counts.
+fn delegate_to(spec: &Spec, ns: &Namespaces, map: Option<&IdMap>) -> Option<u32> {
+    let writable = |mount: &offshoot_spec::Mount| {
+        let ro = mount.options.iter().rev().find(|word| matches!(word.as_str(), "ro" | "rw"));
+        mount.source == "cgroup"
+            && clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
+            && ro.is_none_or(|word| word == "rw")
+    };
+    if !ns.makes(Kind::Cgroup) || !spec.mounts.iter().any(writable) {
+        return None;
+    }
+    let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
+    IdMap::outside(&map?.uids, uid)
 }
 
 fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> Option<IdMap> {

@@ -244,9 +244,11 @@ fn split_data(word: &str) -> Vec<String> {
     parts
 }
 
-/// Decides all mounts. `sources` collects what the caller must open itself.
+/// Decides all mounts: those of the configuration, then `extra`. `sources` collects what the caller must open itself.
+#[allow(clippy::too_many_arguments)] // All of them are what a mount depends on.
 pub fn plan(
     spec: &Spec,
+    extra: &[SpecMount],
     bundle: &Path,
     rootfs: &Path,
     ns: &Namespaces,
@@ -258,7 +260,7 @@ pub fn plan(
     if !spec.mounts.is_empty() && !ns.has(Kind::Mount) {
         report.problem("mounts", "mounts need a mount namespace of the container's own");
     }
-    let mounts = spec.mounts.iter().enumerate();
+    let mounts = spec.mounts.iter().chain(extra).enumerate();
     mounts.filter_map(|(i, mount)| planner.mount(i, mount, sources, report)).collect()
 }
 

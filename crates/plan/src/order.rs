@@ -174,6 +174,8 @@ fn identity(steps: &mut Vec<Step>, process: &Process) {
     if !process.selinux_label.is_empty() {
         steps.push(Step::SelinuxLabel(process.selinux_label.clone()));
     }
+    // Before the filter, which may know nothing of close_range(2).
+    steps.push(Step::CloseDescriptors);
     // Without no_new_privs only CAP_SYS_ADMIN may load a filter; with it, the filter comes last, so that the
     // profile need not allow what the steps between use.
     let filter_early = process.seccomp.is_some() && !process.no_new_privileges;

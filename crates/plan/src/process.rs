@@ -223,6 +223,12 @@ pub fn capabilities(caps: &Capabilities, grantable: u64, report: &mut Report) ->
     CapabilitySets { bounding, effective, inheritable, permitted, ambient }
 }
 
+/// The name of a capability: `CAP_KILL`.
+pub fn capability_name(number: u32) -> String {
+    let known = caps::all().into_iter().find(|cap| u32::from(cap.index()) == number);
+    known.map_or_else(|| format!("CAP_{number}"), |cap| cap.to_string())
+}
+
 /// A limit by number, man 2 prlimit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -163,6 +163,8 @@ pub enum Step {
     Personality(u64),
     /// Set the NUMA memory policy.
     MemoryPolicy(NumaPolicy),
+    /// Close every descriptor that neither the program gets nor a later step needs, and reset signals.
+    CloseDescriptors,
     /// Name the SELinux label of the next exec.
     SelinuxLabel(String),
     /// Load the system call filter.
@@ -269,6 +271,7 @@ impl fmt::Display for Step {
             Step::IoPriority(value) => write!(f, "set I/O priority {value:#x}"),
             Step::Personality(domain) => write!(f, "set personality {domain:#x}"),
             Step::MemoryPolicy(policy) => write!(f, "set memory policy {:#x} on nodes {:?}", policy.mode, policy.nodes),
+            Step::CloseDescriptors => f.write_str("close what the program does not get"),
             Step::SelinuxLabel(label) => write!(f, "set SELinux label {label}"),
             Step::Seccomp => f.write_str("load the seccomp filter"),
             Step::EnterCwd => f.write_str("enter the working directory"),

@@ -19,6 +19,13 @@ pub use libc::{
     RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
 };
 
+/// Whether the process may execute `path` with its effective ids (man 2 faccessat, `AT_EACCESS`).
+pub fn access_exec(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let mode = nix::unistd::AccessFlags::X_OK;
+    call!(nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, mode, AtFlags::AT_EACCESS), "faccessat({path:?}, X_OK)")
+}
+
 /// What `fstat` tells of a file.
 pub type Stat = libc::stat;
 
