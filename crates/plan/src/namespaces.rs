@@ -159,7 +159,7 @@ pub fn entry(ns: &Namespaces, time_offsets: bool) -> Entry {
         || ns.joins(Kind::Time)
         || offsets
         || new_user && !ns.joined.is_empty()
-        || joins_user && ns.makes(Kind::Pid);
+        || joins_user && (ns.makes(Kind::Pid) || ns.makes(Kind::Time));
     let mut first = vec![Step::JoinCgroups, Step::Sync(Sync::Attached)];
     if !launch {
         // New namespaces belong to the user namespace that is in force when they are made.
