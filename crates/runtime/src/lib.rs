@@ -8,15 +8,20 @@
 
 pub mod bundle;
 pub mod container;
+pub mod descriptors;
 mod error;
+pub mod foreground;
 pub mod id;
 mod list;
 pub mod lock;
+pub mod notify;
+pub mod pidfile;
 pub mod process;
 mod root;
 pub mod state;
 pub mod status;
 mod summary;
+pub mod terminal;
 #[cfg(test)]
 mod testing;
 
