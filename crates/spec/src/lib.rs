@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod default;
+pub mod events;
+pub mod features;
 pub mod linux;
 pub mod parse;
 pub mod resources;
