@@ -1,0 +1,310 @@
+//! On this host's cgroups, in cgroups of the test's own.
+
+use offshoot_cgroup::{Cgroup, probe};
+use offshoot_plan::cgroup::{self, CgroupHost, CgroupPlan, CgroupRequest, Driver, Mode};
+use offshoot_spec::{Linux, Resources, from_slice};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A cgroup of the test's own; whatever happens, it is removed.
+struct Own {
+    path: String,
+    host: CgroupHost,
+}
+
+impl Own {
+    /// None, with the reason printed, where no cgroup can be made.
+    fn new(name: &str) -> Option<Own> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let host = probe().unwrap();
+        let point = host.hierarchies.iter().chain(&host.unified).next().map(|h| h.mount_point.clone());
+        let Some(point) = point else {
+            println!("skipped: no cgroups are mounted");
+            return None;
+        };
+        let path = format!("offshoot-test-{}-{name}", std::process::id());
+        if let Err(e) = std::fs::create_dir(point.join(&path)) {
+            println!("skipped: cannot make a cgroup: {e}");
+            return None;
+        }
+        std::fs::remove_dir(point.join(&path)).unwrap();
+        Some(Own { path: format!("/{path}"), host })
+    }
+
+    fn plan(&self, below: &str, resources: &str) -> CgroupPlan {
+        let resources: Resources = from_slice(resources.as_bytes()).unwrap();
+        let cgroups_path = format!("{}{below}", self.path);
+        let linux = Linux { cgroups_path, resources: Some(resources), ..Linux::default() };
+        let annotations = BTreeMap::new();
+        let request =
+            CgroupRequest { id: "x", linux: &linux, annotations: &annotations, driver: Driver::Fs, rootless: false };
+        cgroup::plan(&request, &self.host).unwrap()
+    }
+
+    fn prepare(&self, below: &str) -> Cgroup {
+        Cgroup::prepare(&self.plan(below, "{}")).unwrap()
+    }
+
+    fn dirs(&self) -> Vec<PathBuf> {
+        let points = self.host.hierarchies.iter().chain(&self.host.unified).map(|h| &h.mount_point);
+        points.map(|point| point.join(&self.path[1..])).collect()
+    }
+
+    fn exists(&self) -> bool {
+        self.dirs().iter().any(|dir| dir.exists())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let plan = self.plan("", "{}");
+        if let Ok(cgroup) = Cgroup::open(&state_of(&plan)) {
+            let _ = cgroup.kill_all();
+            let mut cgroup = cgroup;
+            let _ = cgroup.remove();
+        }
+        assert!(std::thread::panicking() || !self.exists(), "the test left {} behind", self.path);
+    }
+}
+
+fn state_of(plan: &CgroupPlan) -> offshoot_cgroup::CgroupState {
+    offshoot_cgroup::CgroupState {
+        driver: plan.driver,
+        unit: None,
+        hierarchies: plan.hierarchies.clone(),
+        rootless: false,
+    }
+}
+
+/// A shell that puts itself into the cgroup, as a container's process does, and then waits.
+fn inhabitant(cgroup: &Cgroup) -> Child {
+    let paths = cgroup.state().paths();
+    let files = paths.iter().map(|(controller, dir)| {
+        let file = if controller.is_empty() { "cgroup.procs" } else { "tasks" };
+        format!("echo 0 > {dir}/{file}\n")
+    });
+    let script: String = files.chain(["echo ready; exec sleep 1000".to_string()]).collect();
+    let mut child = Command::new("sh").args(["-ec", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn reap(mut child: Child) {
+    child.wait().unwrap();
+}
+
+fn file(cgroup: &Cgroup, controller: &str, name: &str) -> String {
+    let paths = cgroup.state().paths();
+    let dir = paths.get(controller).or_else(|| paths.get("")).unwrap();
+    std::fs::read_to_string(Path::new(dir).join(name)).unwrap().trim().to_string()
+}
+
+#[test]
+fn a_process_lives_in_it_and_dies_with_it() {
+    let Some(own) = Own::new("life") else { return };
+    let mut cgroup = own.prepare("/deep/c1");
+    let v1 = cgroup.state().hierarchies.iter().filter(|h| !h.is_unified()).count();
+    assert_eq!(cgroup.task_files().len(), v1);
+    assert_eq!(cgroup.fd().is_some(), own.host.unified.is_some());
+    assert!(cgroup.exists() && cgroup.pids().unwrap().is_empty());
+    let child = inhabitant(&cgroup);
+    assert_eq!(cgroup.pids().unwrap(), [i32::try_from(child.id()).unwrap()]);
+
+    let again = Cgroup::open(&cgroup.state()).unwrap();
+    assert_eq!(again.all_pids().unwrap().len(), 1);
+    assert!(!again.frozen().unwrap());
+    again.freeze().unwrap();
+    assert!(again.frozen().unwrap());
+    again.kill_all().unwrap();
+    reap(child);
+    again.thaw().unwrap();
+    cgroup.remove().unwrap();
+    assert!(!again.exists() && again.pids().unwrap().is_empty());
+    cgroup.remove().unwrap();
+    again.kill_all().unwrap();
+}
+
+#[test]
+fn a_process_is_moved_in_by_number() {
+    let Some(own) = Own::new("attach") else { return };
+    let mut cgroup = own.prepare("");
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+    let joined = text.lines().filter(|line| line.ends_with(&own.path)).count();
+    assert_eq!(joined, cgroup.state().hierarchies.len(), "{text}");
+    cgroup.signal_all(libc::SIGKILL).unwrap();
+    child.wait().unwrap();
+    cgroup.remove().unwrap();
+}
+
+#[test]
+fn undo_takes_back_what_was_made_and_no_more() {
+    let Some(own) = Own::new("undo") else { return };
+    let mut first = own.prepare("/a/b");
+    let mut second = own.prepare("/a/c/d");
+    second.undo().unwrap();
+    assert!(own.dirs().iter().all(|dir| dir.join("a/b").exists() && !dir.join("a/c").exists()));
+    second.undo().unwrap();
+    // A directory that was there before stays.
+    own.prepare("/a/b").undo().unwrap();
+    assert!(own.dirs().iter().all(|dir| dir.join("a/b").exists()));
+    first.undo().unwrap();
+    assert!(!own.exists());
+}
+
+#[test]
+fn a_cgroup_in_use_is_refused_and_kept() {
+    let Some(own) = Own::new("used") else { return };
+    let cgroup = own.prepare("");
+    let child = inhabitant(&cgroup);
+    let refused = |text: &str| {
+        let e = Cgroup::prepare(&own.plan("", "{}")).map(|_| ()).unwrap_err();
+        assert_eq!(e.to_string(), text);
+        assert!(cgroup.exists());
+    };
+    refused("container's cgroup is not empty: 1 process(es) found");
+    cgroup.kill_all().unwrap();
+    reap(child);
+    cgroup.freeze().unwrap();
+    refused("container's cgroup unexpectedly frozen");
+    cgroup.thaw().unwrap();
+}
+
+#[test]
+fn limits_arrive() {
+    let Some(own) = Own::new("limits") else { return };
+    let plan = own.plan(
+        "",
+        r#"{"memory":{"limit":67108864,"reservation":33554432},"pids":{"limit":20},"cpu":{"shares":512,"quota":5000,
+            "period":10000,"cpus":"0"},"devices":[{"allow":false,"access":"rwm"},
+            {"allow":true,"type":"c","major":7,"minor":9,"access":"r"}]}"#,
+    );
+    let mut cgroup = Cgroup::prepare(&plan).unwrap();
+    cgroup.apply().unwrap();
+    assert_eq!(file(&cgroup, "pids", "pids.max"), "20");
+    assert_eq!(file(&cgroup, "cpuset", "cpuset.cpus"), "0");
+    if own.host.mode == Mode::V2 {
+        assert_eq!(file(&cgroup, "", "memory.max"), "67108864");
+        assert_eq!(file(&cgroup, "", "cpu.max"), "5000 10000");
+    } else {
+        assert_eq!(file(&cgroup, "memory", "memory.limit_in_bytes"), "67108864");
+        assert_eq!(file(&cgroup, "cpu", "cpu.cfs_quota_us"), "5000");
+        let list = file(&cgroup, "devices", "devices.list");
+        assert!(list.contains("c 7:9 r\n") && list.contains("c 1:3 rwm") && !list.contains("a *:*"), "{list}");
+    }
+}
+
+/// Values that bound each other, raised and lowered together.
+#[test]
+fn memory_and_swap_move_together() {
+    let Some(own) = Own::new("swap") else { return };
+    let mut cgroup = own.prepare("");
+    cgroup.apply().unwrap();
+    let swap = if own.host.mode == Mode::V2 { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+    let paths = cgroup.state().paths();
+    if !Path::new(paths.get("memory").or_else(|| paths.get("")).unwrap()).join(swap).exists() {
+        println!("skipped: no swap accounting");
+        return;
+    }
+    for (limit, both) in [(30, 50), (60, 80), (20, 20), (500, 700), (10, 11)] {
+        let (limit, both) = (limit << 20, both << 20);
+        let json = format!("{{\"memory\":{{\"limit\":{limit},\"swap\":{both}}}}}");
+        let (limits, _) = cgroup::update(&from_slice(json.as_bytes()).unwrap(), Driver::Fs, &own.host).unwrap();
+        cgroup.update(&limits).unwrap();
+        let expected = if own.host.mode == Mode::V2 { both - limit } else { both };
+        assert_eq!(file(&cgroup, "memory", swap), expected.to_string());
+    }
+}
+
+#[test]
+fn an_unknown_unified_file_is_named() {
+    let Some(own) = Own::new("unified") else { return };
+    if own.host.mode != Mode::V2 {
+        println!("skipped: needs cgroup v2");
+        return;
+    }
+    let set = |json: &str| {
+        let mut cgroup = Cgroup::prepare(&own.plan("", json)).unwrap();
+        cgroup.apply().map_err(|e| e.to_string())
+    };
+    assert_eq!(set(r#"{"unified":{"pids.max":"7"}}"#), Ok(()));
+    let error = set(r#"{"unified":{"nosuch.max":"7"}}"#).unwrap_err();
+    assert_eq!(error, r#"unified resource "nosuch.max" can't be set: controller "nosuch" not available"#);
+    assert!(set(r#"{"unified":{"pids.nosuch":"7"}}"#).unwrap_err().starts_with("unable to set unified resource"));
+}
+
+#[test]
+fn what_the_container_made_below_goes_too() {
+    let Some(own) = Own::new("nested") else { return };
+    let mut cgroup = own.prepare("");
+    for dir in own.dirs() {
+        std::fs::create_dir_all(dir.join("x/y/z")).unwrap();
+        std::fs::create_dir_all(dir.join("x/w")).unwrap();
+    }
+    cgroup.remove().unwrap();
+    assert!(!own.exists());
+}
+
+#[test]
+fn sub_cgroups_stay_inside() {
+    let Some(own) = Own::new("sub") else { return };
+    let mut cgroup = own.prepare("/c");
+    let mut sibling = own.prepare("/c-other");
+    let sub = |controller: &str, path: &str| {
+        let below = BTreeMap::from([(controller.to_string(), path.to_string())]);
+        cgroup.sub(&below).map(|sub| sub.state().paths()).map_err(|e| e.to_string())
+    };
+    assert_eq!(sub("", "/").unwrap(), cgroup.state().paths());
+    for path in ["..", "../c-other", "a/../../c-other", "/../c-other"] {
+        assert!(sub("", path).unwrap_err().contains("bad sub cgroup path"));
+    }
+    assert!(sub("whaaat", "/").unwrap_err().contains("unknown controller "));
+    assert!(sub("", "nonexistent").unwrap_err().ends_with("no such file or directory"));
+    for dir in own.dirs() {
+        std::fs::create_dir(dir.join("c/below")).unwrap();
+    }
+    assert!(sub("", "below").unwrap().values().all(|path| path.ends_with("/c/below")));
+    if own.host.mode != Mode::V2 {
+        let paths = sub("memory", "x/../below").unwrap();
+        assert!(paths["memory"].ends_with("/c/below") && paths["devices"].ends_with("/c"));
+    }
+    sibling.undo().unwrap();
+    cgroup.undo().unwrap();
+}
+
+#[test]
+fn the_device_program_is_the_kernels() {
+    let Some(own) = Own::new("bpf") else { return };
+    // On a host whose devices are a v1 matter, the unified directory takes a program all the same.
+    let mut plan = own.plan("", r#"{"devices":[{"allow":false,"access":"rwm"}]}"#);
+    plan.hierarchies.retain(cgroup::Hierarchy::is_unified);
+    plan.hierarchies.iter_mut().for_each(|h| h.optional = false);
+    plan.devices.as_mut().unwrap().controller = String::new();
+    if plan.hierarchies.is_empty() {
+        println!("skipped: no unified hierarchy");
+        return;
+    }
+    let mut cgroup = Cgroup::prepare(&plan).unwrap();
+    for _ in 0..2 {
+        match cgroup.apply() {
+            Err(e) if e.errno() == Some(nix::errno::Errno::EPERM) => {
+                println!("skipped: {e}");
+                return;
+            }
+            applied => applied.unwrap(),
+        }
+    }
+    let script = format!(
+        "echo 0 > {}/cgroup.procs; true < /dev/null && ! true < /dev/kmsg && ! true < /dev/loop-control",
+        cgroup.state().paths()[""]
+    );
+    assert!(Path::new("/dev/kmsg").exists());
+    assert!(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success());
+}
