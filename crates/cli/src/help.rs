@@ -1,6 +1,6 @@
 //! Help texts, in the layout of urfave/cli, which people and scripts know from runc.
 
-use crate::command::{Action, Command, Flag, Kind, Order};
+use crate::command::{Action, Command, Commands, Flag, Kind, Order};
 use crate::table::{COMMANDS, DETAILS, GLOBAL, SUMMARY};
 use std::fmt::Write as _;
 
@@ -16,8 +16,8 @@ pub fn program(name: &str) -> String {
         "USAGE:\n   {name} [global options] command [command options] [arguments...]\n\nVERSION:\n   {}\n\n",
         env!("CARGO_PKG_VERSION")
     );
-    let list = COMMANDS.iter().map(|command| (command.name.to_owned(), command.summary));
-    section(&mut out, "COMMANDS", list.chain([("help, h".to_owned(), "list the commands or explain one of them")]));
+    let help = [("help, h".to_owned(), "list the commands or explain one of them".to_owned())];
+    section(&mut out, "COMMANDS", list(COMMANDS).chain(help));
     out.push('\n');
     section(&mut out, "GLOBAL OPTIONS", GLOBAL.iter().chain([&HELP, &VERSION]).filter_map(option));
     out
@@ -43,7 +43,7 @@ pub fn command(path: &str, command: &Command) -> String {
     }
     if let Action::Group(commands) = command.action {
         out.push('\n');
-        section(&mut out, "COMMANDS", commands.iter().map(|command| (command.name.to_owned(), command.summary)));
+        section(&mut out, "COMMANDS", list(commands));
     }
     if !options.is_empty() {
         out.push('\n');
@@ -53,7 +53,7 @@ pub fn command(path: &str, command: &Command) -> String {
 }
 
 /// How an option is written, and what it does; `None` for a hidden one.
-fn option(flag: &'static Flag) -> Option<(String, &'static str)> {
+fn option(flag: &'static Flag) -> Option<(String, String)> {
     if flag.hidden {
         return None;
     }
@@ -62,11 +62,22 @@ fn option(flag: &'static Flag) -> Option<(String, &'static str)> {
     if !flag.short.is_empty() {
         let _ = write!(name, ", -{}{value}", flag.short);
     }
-    Some((name, flag.help))
+    let mut help = flag.help.to_owned();
+    if flag.many {
+        help.push_str(", may be given many times");
+    }
+    if !flag.default.is_empty() {
+        let _ = write!(help, " (default: {:?})", flag.default);
+    }
+    Some((name, help))
+}
+
+fn list(commands: Commands) -> impl Iterator<Item = (String, String)> {
+    commands.iter().map(|command| (command.name.to_owned(), command.summary.to_owned()))
 }
 
 /// Two columns below a heading.
-fn section(out: &mut String, heading: &str, rows: impl Iterator<Item = (String, &'static str)>) {
+fn section(out: &mut String, heading: &str, rows: impl Iterator<Item = (String, String)>) {
     let rows: Vec<_> = rows.collect();
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let _ = writeln!(out, "{heading}:");

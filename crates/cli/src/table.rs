@@ -32,5 +32,17 @@ pub static GLOBAL: &[Flag] = &[
     Flag::text("criu", "ignored").hidden(),
 ];
 
-/// The commands.
-pub static COMMANDS: Commands = &[&verbs::list::COMMAND, &verbs::state::COMMAND];
+/// The commands. To add one, write its file in `verbs` and its line here; a group of commands is a
+/// [`Command::group`](crate::command::Command::group) over such a list.
+pub static COMMANDS: Commands = &[
+    &verbs::delete::COMMAND,
+    &verbs::kill::COMMAND,
+    &verbs::list::COMMAND,
+    &verbs::pause::PAUSE,
+    &verbs::ps::COMMAND,
+    &verbs::pause::RESUME,
+    &verbs::spec::COMMAND,
+    &verbs::state::COMMAND,
+    &verbs::update::COMMAND,
+    &verbs::features::COMMAND,
+];

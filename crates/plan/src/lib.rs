@@ -27,7 +27,8 @@ pub use mounts::{Bind, Mount, New, OPTIONS as MOUNT_OPTIONS, What};
 pub use namespaces::{Entry, Kind, Namespaces};
 pub use problem::{Problem, Report};
 pub use process::{
-    CapabilitySets, MEMPOLICY_FLAGS, MEMPOLICY_MODES, NumaPolicy, ResourceLimit, SchedAttr, number_list,
+    CapabilitySets, MEMPOLICY_FLAGS, MEMPOLICY_MODES, NumaPolicy, ResourceLimit, SchedAttr, capability_name,
+    number_list,
 };
 pub use request::{ExecRequest, Request};
 pub use step::{HookKind, HostStep, Step, Sync};

@@ -3,6 +3,8 @@
 use crate::lock::Lock;
 use crate::status::{Observed, Status, Verb, allowed, status};
 use crate::{Error, Kind, Result, Runtime, State, process};
+use offshoot_cgroup::{Cgroup, CgroupState};
+use offshoot_plan::cgroup::Hierarchy;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -83,7 +85,7 @@ impl Container {
             has_init: self.state.init_process_pid > 0,
             alive,
             waits: alive && self.fifo().exists(),
-            frozen: false,
+            frozen: alive && self.is_frozen()?,
         };
         Ok(status(observed))
     }
@@ -100,6 +102,27 @@ impl Container {
     /// Whether the container's first process lives.
     pub fn is_alive(&self) -> bool {
         process::is_alive(self.state.init_process_pid, self.state.init_process_start)
+    }
+
+    /// The container's cgroup; one that is gone has no directories.
+    ///
+    /// # Errors
+    /// A directory cannot be opened.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        let open = |state| Cgroup::open(state).map_err(|error| Error::cgroup("failed to open the cgroup", &error));
+        self.state.cgroup.as_ref().map_or_else(|| Ok(Cgroup::default()), open)
+    }
+
+    /// Whether the container's processes are frozen. Only the hierarchy that tells is opened.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        let Some(state) = &self.state.cgroup else { return Ok(false) };
+        let has_freezer = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == "freezer");
+        let v1 = state.hierarchies.iter().find(has_freezer);
+        let unified = || state.hierarchies.iter().find(|hierarchy| hierarchy.is_unified());
+        let hierarchies = v1.or_else(unified).cloned().into_iter().collect();
+        let only = CgroupState { hierarchies, unit: None, ..*state };
+        let frozen = Cgroup::open(&only).and_then(|cgroup| cgroup.frozen());
+        frozen.map_err(|error| Error::cgroup("unable to get cgroup freezer state", &error))
     }
 
     /// Writes the record.

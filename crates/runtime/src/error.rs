@@ -43,6 +43,13 @@ impl Error {
         Error { kind, message: format!("failed to {what}: {}", cause(error)) }
     }
 
+    /// What was being done, and why a cgroup did not let it.
+    pub fn cgroup(what: &str, error: &offshoot_cgroup::Error) -> Error {
+        let denied = matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES | Errno::EROFS));
+        let kind = if denied { Kind::Permission } else { Kind::System };
+        Error { kind, message: format!("{what}: {error}") }
+    }
+
     /// What it is about.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -8,27 +8,37 @@
 
 pub mod bundle;
 pub mod container;
+mod delete;
 pub mod descriptors;
 mod error;
+pub mod features;
 pub mod foreground;
+mod host;
 pub mod id;
+mod kill;
 mod list;
 pub mod lock;
 pub mod notify;
+mod pause;
 pub mod pidfile;
 pub mod process;
 mod root;
+pub mod signal;
+mod starter;
 pub mod state;
 pub mod status;
 mod summary;
+mod teardown;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod update;
 
 pub use container::Container;
 pub use error::{Error, Kind, Result, cause};
 pub use offshoot_engine::log::{Format, Log};
 pub use root::{Runtime, in_user_namespace};
+pub use starter::default_config;
 pub use state::State;
 pub use status::{Status, Verb};
-pub use summary::Summary;
+pub use summary::{Summary, to_json};

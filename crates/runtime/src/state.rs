@@ -4,6 +4,7 @@
 //! are ours; a file of a later version than [`VERSION`] is refused rather than half understood.
 
 use crate::{Error, Kind, Result};
+use offshoot_cgroup::CgroupState;
 use offshoot_spec::{Hook, Resources};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,7 +41,9 @@ pub struct State {
     /// What descriptors 0, 1 and 2 of the first process were: `/dev/null`, `pipe:[42]`.
     pub external_descriptors: Vec<String>,
     /// Directory of the resctrl group.
-    pub intel_rdt_path: String,
+    pub intel_rdt_path: PathBuf,
+    /// Directory of the resctrl monitoring group, which is always the container's own.
+    pub intel_rdt_mon_path: PathBuf,
 
     /// [`VERSION`] of the program that wrote the file.
     pub version: u32,
@@ -52,6 +55,10 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Whether the pid namespace is the container's own, so that its init takes all others along.
     pub own_pid_namespace: bool,
+    /// The cgroup, as it is to be or as it is.
+    pub cgroup: Option<CgroupState>,
+    /// Whether the cgroup was found unused and made ready. Before that, processes in it may be anybody's.
+    pub cgroup_made: bool,
     /// The limits in force: those of `config.json` as changed by `update`.
     pub resources: Resources,
     /// Hooks to run in `start`.

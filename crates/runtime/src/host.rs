@@ -1,0 +1,101 @@
+//! The facts about the machine that a plan depends on. On the way of every `run`: a handful of small files.
+
+use crate::{Error, Result, Runtime};
+use offshoot_plan::Host;
+use offshoot_plan::cgroup::{CgroupHost, Driver};
+use offshoot_seccomp::{Arch, Kernel, flag};
+use offshoot_sys::seccomp::flag_available;
+use std::fs;
+use std::path::Path;
+
+/// The kernel's own system call interface.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: Arch = Arch::X86_64;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: Arch = Arch::Aarch64;
+#[cfg(target_arch = "riscv64")]
+const NATIVE: Arch = Arch::Riscv64;
+#[cfg(target_arch = "loongarch64")]
+const NATIVE: Arch = Arch::Loongarch64;
+#[cfg(target_arch = "s390x")]
+const NATIVE: Arch = Arch::S390x;
+#[cfg(all(target_arch = "powerpc64", target_endian = "little"))]
+const NATIVE: Arch = Arch::Ppc64le;
+
+/// The last capability of Linux 5.15, the oldest kernel that is supported, and of all since: `CAP_CHECKPOINT_RESTORE`.
+pub(crate) const LAST_CAP: u8 = 40;
+
+impl Runtime {
+    /// What this machine is and can do.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read, or systemd does not answer although it is to make the cgroup.
+    pub fn host(&self) -> Result<Host> {
+        let euid = nix::unistd::geteuid().as_raw();
+        let user = euid != 0 || crate::in_user_namespace();
+        let driver = if self.systemd_cgroup { Driver::Systemd { user } } else { Driver::Fs };
+        let cgroup = self.cgroup_host(driver)?;
+        Ok(Host {
+            euid,
+            in_user_namespace: cgroup.in_userns,
+            cgroup,
+            seccomp: seccomp(),
+            apparmor: fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            last_cap: number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP),
+            bounding: bounding(),
+            resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
+        })
+    }
+
+    pub(crate) fn cgroup_host(&self, driver: Driver) -> Result<CgroupHost> {
+        let failed = |error| Error::cgroup("failed to look at the host's cgroups", &error);
+        let mut host = offshoot_cgroup::probe().map_err(failed)?;
+        if let Driver::Systemd { user } = driver {
+            host.systemd = Some(offshoot_cgroup::probe_systemd(user).map_err(failed)?);
+        }
+        Ok(host)
+    }
+}
+
+/// What the kernel's system call filters can do.
+pub(crate) fn seccomp() -> Kernel {
+    // The kernel takes the last only together with the one before it.
+    let killable = flag::NEW_LISTENER | flag::WAIT_KILLABLE_RECV;
+    let known = [flag::LOG, flag::SPEC_ALLOW, flag::NEW_LISTENER, killable];
+    let flags = known.into_iter().filter(|flag| flag_available(*flag)).fold(0, |all, flag| all | flag);
+    Kernel { native: NATIVE, flags }
+}
+
+fn number(path: &str) -> Option<u8> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The caller's bounding set: what it can give away. Without `/proc` the kernel decides.
+fn bounding() -> u64 {
+    fs::read_to_string("/proc/self/status").ok().and_then(|status| bounding_of(&status)).unwrap_or(u64::MAX)
+}
+
+fn bounding_of(status: &str) -> Option<u64> {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounding_set_is_read_in_hexadecimal() {
+        assert_eq!(bounding_of("Name:\tx\nCapBnd:\t000001ffffffffff\nCapAmb:\t0\n"), Some(0x1ff_ffff_ffff));
+        assert_eq!(bounding_of(""), None);
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let runtime = Runtime::new(Some(Path::new("/nowhere")), crate::Log::none()).unwrap();
+        let host = runtime.host().unwrap();
+        assert!(host.last_cap >= LAST_CAP);
+        assert!(host.seccomp.flags & flag::LOG != 0);
+    }
+}

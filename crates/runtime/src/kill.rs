@@ -1,0 +1,72 @@
+//! `kill`
+
+use crate::status::Verb;
+use crate::{Container, Error, Kind, Result, Runtime, process};
+use offshoot_sys::libc::SIGKILL;
+use offshoot_sys::{Errno, pidfd};
+use std::os::fd::OwnedFd;
+
+impl Runtime {
+    /// Sends a signal to a container's first process. SIGKILL to a container that shares its pid namespace goes to
+    /// all its processes: there is no init whose death takes the others along.
+    ///
+    /// The container is not locked: a signal must get through while another verb hangs.
+    ///
+    /// # Errors
+    /// The container does not exist or is not running.
+    pub fn kill(&self, id: &str, signal: i32) -> Result<()> {
+        self.load(id)?.kill(signal)
+    }
+}
+
+impl Container {
+    pub(crate) fn kill(&self, signal: i32) -> Result<()> {
+        if signal == SIGKILL && !self.state.own_pid_namespace {
+            return self.kill_all();
+        }
+        self.allow(Verb::Kill)?;
+        self.signal(signal)
+    }
+
+    /// Kills every process of the container, whether its first one lives or not.
+    fn kill_all(&self) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        if !cgroup.exists() {
+            // Without a cgroup the others cannot be found.
+            self.allow(Verb::Kill)?;
+            return self.signal(SIGKILL);
+        }
+        match cgroup.kill_all() {
+            Err(error) if self.state.rootless => {
+                let _ = error;
+                self.signal(SIGKILL)
+            }
+            killed => Ok(killed.map_err(|error| Error::cgroup("unable to kill all processes", &error))?),
+        }
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        let init = self.init()?.ok_or_else(|| Error::new(Kind::Status, "container not running"))?;
+        pidfd::send_signal(&init, signal)
+            .map_err(|error| Error::io("signal init", &std::io::Error::from_raw_os_error(error.errno() as i32)))?;
+        // A process that is frozen by cgroup v1 dies only once it is thawed.
+        if signal == SIGKILL && self.is_frozen()? {
+            self.cgroup()?.thaw().map_err(|error| Error::cgroup("unable to thaw the container", &error))?;
+        }
+        Ok(())
+    }
+
+    /// A descriptor of the first process; `None` when it is gone. What was opened is what was recorded: the number
+    /// is compared after it cannot be used again.
+    pub(crate) fn init(&self) -> Result<Option<OwnedFd>> {
+        let (pid, start) = (self.state.init_process_pid, self.state.init_process_start);
+        if pid <= 0 {
+            return Ok(None);
+        }
+        match pidfd::open(pid) {
+            Ok(init) => Ok(Some(init).filter(|_| process::is_alive(pid, start))),
+            Err(error) if error.errno() == Errno::ESRCH => Ok(None),
+            Err(error) => Err(Error::io("find the container's process", &error.into())),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The one way in which what is left of a container goes: after a failed `create`, in `delete`, and after a runtime
+//! that was killed at any moment. It can be done again, and goes on past what fails.
+
+use crate::{Container, Error};
+use offshoot_sys::libc::SIGKILL;
+use offshoot_sys::{event, event::POLLIN, pidfd};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long a killed process may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Container {
+    /// Kills what runs and removes what was made: processes, cgroup, resctrl group, state directory, in this order.
+    /// As long as processes or a cgroup remain, so does the state directory, by which they are found again.
+    ///
+    /// Returns everything that failed; empty is success. Afterwards the record in memory is all that is known of the
+    /// container; [`Container::poststop`] still works with it.
+    pub fn teardown(&mut self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        errors.extend(self.end_init().err());
+        errors.extend(self.remove_cgroup().err());
+        errors.extend(self.remove_resctrl().err());
+        if errors.is_empty()
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            errors.push(Error::io(format_args!("remove {}", self.dir.display()), &error));
+        }
+        errors
+    }
+
+    /// Kills the first process, if it lives, and waits for its end.
+    fn end_init(&self) -> Result<(), Error> {
+        let Some(init) = self.init()? else { return Ok(()) };
+        let failed = |error: offshoot_sys::Error| Error::io("kill init", &error.into());
+        // It may have ended by now.
+        let _ = pidfd::send_signal(&init, SIGKILL);
+        if self.is_frozen().unwrap_or(false) {
+            self.cgroup()?.thaw().map_err(|error| Error::cgroup("unable to thaw the container", &error))?;
+        }
+        let mut fds = [(init.as_fd(), POLLIN, 0)];
+        match event::poll(&mut fds, Some(PATIENCE)).map_err(failed)? {
+            0 => Err(Error::new(crate::Kind::System, "container init still running")),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_cgroup(&self) -> Result<(), Error> {
+        let mut cgroup = self.cgroup()?;
+        if self.state.cgroup_made {
+            // Also with a pid namespace: its init may not have been recorded before the runtime was killed.
+            cgroup.kill_all().map_err(|error| Error::cgroup("unable to kill all processes", &error))?;
+        } else if !cgroup.all_pids().map_err(|error| Error::cgroup("unable to get cgroup PIDs", &error))?.is_empty() {
+            // Creation was cut short before it was known whether the cgroup is in use by others. It is.
+            return Ok(());
+        }
+        cgroup.remove().map_err(|error| Error::cgroup("unable to remove container's cgroup", &error))
+    }
+
+    fn remove_resctrl(&self) -> Result<(), Error> {
+        let groups = [(&self.state.intel_rdt_mon_path, true), (&self.state.intel_rdt_path, self.state.owns_intel_rdt)];
+        for (path, owned) in groups {
+            if owned
+                && !path.as_os_str().is_empty()
+                && let Err(error) = fs::remove_dir(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(Error::io(format_args!("remove the resctrl group {}", path.display()), &error));
+            }
+        }
+        Ok(())
+    }
+}
