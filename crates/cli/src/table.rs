@@ -45,4 +45,5 @@ pub static COMMANDS: Commands = &[
     &verbs::state::COMMAND,
     &verbs::update::COMMAND,
     &verbs::features::COMMAND,
+    &verbs::plan::COMMAND,
 ];

@@ -50,6 +50,12 @@ impl Error {
         Error { kind, message: format!("{what}: {error}") }
     }
 
+    /// All that is wrong with a request, on one line, as callers show an error.
+    pub fn problems(problems: &[offshoot_plan::Problem]) -> Error {
+        let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        Error::new(Kind::Request, texts.join("; "))
+    }
+
     /// What it is about.
     pub fn kind(&self) -> Kind {
         self.kind

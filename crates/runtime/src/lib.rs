@@ -21,6 +21,7 @@ pub mod lock;
 pub mod notify;
 mod pause;
 pub mod pidfile;
+pub mod plan;
 pub mod process;
 mod root;
 pub mod signal;

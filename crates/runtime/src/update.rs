@@ -36,10 +36,7 @@ impl Runtime {
         };
         let host = self.cgroup_host(state.driver)?;
         let limits = |resources: &Resources| {
-            cgroup::update(resources, state.driver, &host).map_err(|problems| {
-                let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                Error::new(Kind::Request, texts.join("; "))
-            })
+            cgroup::update(resources, state.driver, &host).map_err(|problems| Error::problems(&problems))
         };
         let (wanted, warnings) = limits(wanted)?;
         for warning in warnings {

@@ -5,6 +5,7 @@ pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
+pub mod plan;
 pub mod ps;
 pub mod spec;
 pub mod state;
