@@ -47,3 +47,32 @@ pub static COMMANDS: Commands = &[
     &verbs::features::COMMAND,
     &verbs::plan::COMMAND,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Action, Order};
+
+    fn check(commands: Commands) {
+        for (at, command) in commands.iter().enumerate() {
+            assert!(!commands[..at].iter().any(|other| other.name == command.name), "two commands {}", command.name);
+            assert!(!command.summary.ends_with('.') && !command.summary.is_empty(), "summary of {}", command.name);
+            let mut names = vec!["help", "h"];
+            for flag in command.flags {
+                for name in [flag.name, flag.short].into_iter().filter(|name| !name.is_empty()) {
+                    assert!(!names.contains(&name), "two options {name} of {}", command.name);
+                    names.push(name);
+                }
+            }
+            if let Action::Group(inner) = command.action {
+                assert!(command.flags.is_empty() && command.order == Order::First, "options of {}", command.name);
+                check(inner);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        check(COMMANDS);
+    }
+}
