@@ -35,10 +35,14 @@ impl Bundle {
             std::io::ErrorKind::NotFound => Error::new(Kind::Request, "JSON specification file config.json not found"),
             _ => Error::io(format_args!("read {}", file.display()), &error),
         })?;
-        let spec = parse(&text)
-            .map_err(|cause| Error::new(Kind::Request, format!("failed to read {}: {cause}", file.display())))?;
+        let spec = parse(&text).map_err(|cause| cause_of(&file, &cause))?;
         Ok(Bundle { path, spec, text })
     }
+}
+
+/// The error of a file whose text is not what it should be.
+pub(crate) fn cause_of(file: &Path, cause: &dyn std::fmt::Display) -> Error {
+    Error::new(Kind::Request, format!("failed to read {}: {cause}", file.display()))
 }
 
 /// The configuration in `text`.

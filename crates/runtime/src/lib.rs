@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod connect;
 pub mod container;
 mod delete;
 pub mod descriptors;
@@ -34,6 +35,7 @@ pub mod terminal;
 #[cfg(test)]
 mod testing;
 pub mod update;
+pub mod wanted;
 
 pub use container::Container;
 pub use error::{Error, Kind, Result, cause};
