@@ -36,7 +36,6 @@ impl Runtime {
             errors.for_each(|error| self.log.warn(error));
             return Err(first);
         }
-        //POSTSTOP container.poststop(&self.log);
         Ok(())
     }
 }
