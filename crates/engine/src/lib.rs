@@ -2,4 +2,28 @@
 
 #![forbid(unsafe_code)]
 
+mod console;
+mod copy_up;
+mod error;
+mod failpoint;
+pub mod hooks;
+mod id_map;
 pub mod log;
+mod mountinfo;
+mod netdev;
+mod netlink;
+mod open;
+mod parent;
+pub mod rdt;
+mod protocol;
+mod resolve;
+mod stage;
+mod stage_enter;
+mod stage_exec;
+mod stage_identity;
+mod stage_mount;
+mod stage_rootfs;
+mod streams;
+
+pub use error::{Error, Kind, Result};
+pub use parent::{Created, Exec, Io, create, exec};

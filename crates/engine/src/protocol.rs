@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use offshoot_plan::Sync;
 use offshoot_sys::{path, socket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Longest message; a text beyond it is cut.
 const MAX: usize = 8192;
@@ -74,7 +74,7 @@ impl Report {
 pub struct HostEnd(OwnedFd);
 
 /// The container's end.
-pub struct ChildEnd(OwnedFd);
+pub struct ChildEnd(Option<OwnedFd>);
 
 /// Both ends.
 ///
@@ -82,7 +82,7 @@ pub struct ChildEnd(OwnedFd);
 /// No descriptors are left.
 pub fn pair() -> Result<(HostEnd, ChildEnd)> {
     let (host, child) = socket::seqpacket_pair()?;
-    Ok((HostEnd(host), ChildEnd(child)))
+    Ok((HostEnd(host), ChildEnd(Some(child))))
 }
 
 impl HostEnd {
@@ -120,6 +120,20 @@ impl HostEnd {
 }
 
 impl ChildEnd {
+    fn fd(&self) -> Result<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::new("the host is not listening any more"))
+    }
+
+    /// The descriptor's number, to be kept open.
+    pub fn number(&self) -> RawFd {
+        self.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Lets the host go on without this process.
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+
     /// Tells the host and goes on.
     ///
     /// # Errors
@@ -127,7 +141,7 @@ impl ChildEnd {
     pub fn tell(&self, report: &Report) -> Result<()> {
         let message = report.encode();
         // write(2), not sendmsg(2): a seccomp profile may be in force, and every profile allows write.
-        path::write(&self.0, &message[..message.len().min(MAX)]).map(drop).map_err(Into::into)
+        path::write(self.fd()?, &message[..message.len().min(MAX)]).map(drop).map_err(Into::into)
     }
 
     /// Tells the host and waits for its go; returns this process's id on the host.
@@ -137,7 +151,7 @@ impl ChildEnd {
     pub fn ask(&self, report: &Report) -> Result<i32> {
         self.tell(report)?;
         let mut answer = [0; 4];
-        match path::read(&self.0, &mut answer)? {
+        match path::read(self.fd()?, &mut answer)? {
             4 => Ok(i32::from_le_bytes(answer)),
             _ => Err(Error::new("the runtime ended before the container was complete")),
         }
@@ -149,14 +163,8 @@ impl ChildEnd {
     /// The host is gone.
     pub fn ask_source(&self, index: u32) -> Result<OwnedFd> {
         self.tell(&Report::Source(index))?;
-        let (_, fds) = socket::recv(&self.0, &mut [0; 4])?;
+        let (_, fds) = socket::recv(self.fd()?, &mut [0; 4])?;
         fds.into_iter().next().ok_or_else(|| Error::new("the runtime ended before the container was complete"))
-    }
-}
-
-impl AsFd for ChildEnd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

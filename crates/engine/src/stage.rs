@@ -1,12 +1,12 @@
 //! The container's first processes: they go on from the clone with the plan they inherited, one function a step.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::protocol::{ChildEnd, Report};
 use offshoot_plan::{Plan, Process, Step};
 use offshoot_sys::{event, fork, libc, path, process};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What a container or an exec'd process is made from: a view of a plan.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ pub(crate) struct Stage<'a> {
     pub in_userns: bool,
     /// The program's path, once found.
     pub program: Option<CString>,
-    /// The host's `/dev/null` as stdio; see ReopenNull.
+    /// The program's environment.
     pub env: Vec<String>,
 }
 
@@ -75,9 +75,8 @@ const FAILED: i32 = 255;
 /// The child's main function; its value is an exit status.
 pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
     let env = job.process.env.clone();
-    let in_userns = job.plan.is_none_or(|_| false) && job.unprivileged;
     let mut stage =
-        Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns, program: None, env };
+        Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns: false, program: None, env };
     let result = match job.launcher {
         Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
         None => stage.run(job.steps),
@@ -90,12 +89,8 @@ impl Stage<'_> {
         match result {
             Ok(()) => 0,
             Err(error) => {
-                let text = match error.kind() {
-                    Kind::Hook => error.to_string(),
-                    _ => error.to_string(),
-                };
                 // If the host is gone there is nobody left to tell.
-                let _ = self.host.tell(&Report::Failed(text));
+                let _ = self.host.tell(&Report::Failed(error.to_string()));
                 FAILED
             }
         }
@@ -164,6 +159,7 @@ impl Stage<'_> {
             Step::IoPriority(value) => self.io_priority(*value),
             Step::Personality(domain) => self.personality(*domain),
             Step::MemoryPolicy(policy) => self.memory_policy(policy),
+            Step::CloseDescriptors => self.close_descriptors(),
             Step::SelinuxLabel(label) => self.selinux_label(label),
             Step::Seccomp => self.seccomp(),
             Step::EnterCwd => self.enter_cwd(),
@@ -213,9 +209,4 @@ impl Stage<'_> {
         }
         process::close_range(next, u32::MAX, 0).map_err(Into::into)
     }
-}
-
-/// The number of a descriptor that is kept open.
-pub(crate) fn number(fd: &impl AsRawFd) -> RawFd {
-    fd.as_raw_fd()
 }

@@ -2,10 +2,11 @@
 
 use crate::error::{Context, Error, Result};
 use crate::protocol::Report;
-use crate::stage::{Stage, number};
+use crate::stage::{Opened, Stage};
 use offshoot_sys::{Errno, errno_text, libc, path, process};
 use std::ffi::CString;
 use std::io::Write as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,15 +14,20 @@ use std::path::{Path, PathBuf};
 const PASSWD_MAX: usize = 1 << 20;
 
 impl Stage<'_> {
-    pub fn find_program(&mut self) -> Result<()> {
-        self.set_home();
-        // From here on only what the program gets, and what leads back to the host.
-        let mut keep = vec![number(&self.host_fd())];
-        keep.extend(self.opened.fifo.as_ref().map(number));
+    /// From here on only what the program gets, and what leads back to the host.
+    pub fn close_descriptors(&mut self) -> Result<()> {
+        let mut keep = vec![self.host.number()];
+        keep.extend(self.opened.fifo.as_ref().map(AsRawFd::as_raw_fd));
         self.procfs = None;
         self.root = None;
-        self.forget_opened();
-        self.close_all_but(&keep)?;
+        let fifo = self.opened.fifo.take();
+        self.opened = Opened { fifo, ..Opened::default() };
+        process::reset_signals()?;
+        self.close_all_but(&keep)
+    }
+
+    pub fn find_program(&mut self) -> Result<()> {
+        self.set_home();
         let Some(name) = self.job.process.args.first() else { return Ok(()) };
         let found = look_up(name, &self.env)?;
         self.program = CString::new(found.as_os_str().as_bytes()).ok();
@@ -42,7 +48,7 @@ impl Stage<'_> {
     pub fn wait_start(&mut self) -> Result<()> {
         self.host.tell(&Report::Done)?;
         let Some(fifo) = self.opened.fifo.take() else { return Ok(()) };
-        self.close_all_but(&[number(&fifo)])?;
+        self.host.close();
         let mut byte = [0];
         path::read(&fifo, &mut byte).map(drop).map_err(Into::into)
     }
@@ -55,24 +61,12 @@ impl Stage<'_> {
         let program = self.program.clone().unwrap_or_default();
         let strings = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
         let (args, env) = (strings(&self.job.process.args), strings(&self.env));
-        process::reset_signals()?;
-        self.close_all_but(&[])?;
+        // All else was closed before the filter came into force, or closes with the exec.
+        self.host.close();
         let Err(error) = process::execve(&program, &args, &env);
         let line = format!("exec {}: {}\n", program.to_string_lossy(), errno_text(error.errno()));
         let _ = std::io::stderr().write_all(line.as_bytes());
         process::exit(255)
-    }
-
-    fn host_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.host.as_fd()
-    }
-
-    /// Lets go of what was opened for mounts; the numbers are closed in one call.
-    fn forget_opened(&mut self) {
-        let opened = &mut self.opened;
-        (opened.namespaces, opened.sources, opened.cgroups, opened.tasks) = Default::default();
-        (opened.root, opened.console, opened.null, opened.init) = Default::default();
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Plan {
     pub propagation: u64,
     /// Host network interfaces to move, with their new names.
     pub net_devices: Vec<(String, String)>,
+    /// SELinux context of mounts; may be empty.
+    pub mount_label: String,
     /// resctrl group.
     pub intel_rdt: Option<IntelRdt>,
     /// All hooks.
@@ -222,6 +224,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         sysctls,
         propagation,
         net_devices,
+        mount_label: linux.mount_label.clone(),
         intel_rdt,
         hooks,
         process,

@@ -1,0 +1,21 @@
+//! Failures on purpose, for the tests that prove that a failed create leaves nothing behind. Without the feature
+//! `failpoints` there is nothing here.
+
+use crate::error::Result;
+
+/// Fails if `OFFSHOOT_FAIL` names this place: `stage:3`, `host:0`.
+#[cfg(feature = "failpoints")]
+pub(crate) fn check(side: &str, index: usize) -> Result<()> {
+    match std::env::var("OFFSHOOT_FAIL") {
+        Ok(place) if place == format!("{side}:{index}") => {
+            Err(crate::Error::new(format!("failed on purpose at {place}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[allow(clippy::unnecessary_wraps)] // The same signature as above.
+pub(crate) fn check(_side: &str, _index: usize) -> Result<()> {
+    Ok(())
+}

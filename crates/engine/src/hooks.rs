@@ -1,0 +1,143 @@
+//! Hooks: programs of the caller's, run at fixed places. spec: config.md#posix-platform-hooks
+
+use crate::error::{Error, Kind, Result};
+use offshoot_plan::HookKind;
+use offshoot_spec::Hook;
+use offshoot_sys::fork::{self, Exit};
+use offshoot_sys::{Errno, event, libc, memfd, path, pidfd, process};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How much of a hook's output an error quotes, in bytes.
+const OUTPUT_MAX: usize = 4096;
+
+/// The state that a hook reads from its standard input. spec: runtime.md#state
+pub fn state(id: &str, status: &str, pid: i32, bundle: &Path, annotations: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut state = serde_json::json!({
+        "ociVersion": offshoot_spec::OCI_VERSION,
+        "id": id,
+        "status": status,
+        "bundle": bundle.to_string_lossy(),
+    });
+    // A stopped container has no process.
+    if pid > 0 {
+        state["pid"] = pid.into();
+    }
+    if !annotations.is_empty() {
+        state["annotations"] = serde_json::json!(annotations);
+    }
+    state.to_string().into_bytes()
+}
+
+/// Runs all hooks of one kind in order; the first that fails ends it. A hook without an environment of its own gets
+/// `env`, or the caller's.
+///
+/// # Errors
+/// `error running KIND hook #N: CAUSE, stdout: …, stderr: …`
+pub fn run_all(kind: HookKind, hooks: &[Hook], state: &[u8], env: Option<&[String]>) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        run(hook, state, env)
+            .map_err(|cause| Error::of(Kind::Hook, format!("error running {} hook #{index}: {cause}", kind.name())))?;
+    }
+    Ok(())
+}
+
+fn run(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {
+    let input = memfd::memfd("state", libc::MFD_CLOEXEC)?;
+    path::write_all(&input, state)?;
+    let input = rewound(input)?;
+    let output = memfd::memfd("stdout", libc::MFD_CLOEXEC)?;
+    let errors = memfd::memfd("stderr", libc::MFD_CLOEXEC)?;
+    let (failure, report) = event::pipe()?;
+    let child = fork::fork(0, None, || {
+        let Err(error) = become_hook(hook, env, [&input, &output, &errors], &report);
+        let _ = path::write_all(&report, error.to_string().as_bytes());
+        1
+    })?;
+    drop(report);
+    let exit = wait(&child.pidfd, hook.timeout)?;
+    let failure = path::read_to_end(&failure, OUTPUT_MAX)?;
+    if !failure.is_empty() {
+        return Err(Error::new(format!("fork/exec {}: {}", hook.path, String::from_utf8_lossy(&failure))));
+    }
+    match exit {
+        Some(exit) if exit.success() => Ok(()),
+        exit => {
+            let cause = exit.map_or("hook ran past specified timeout".into(), |exit: Exit| exit.to_string());
+            Err(Error::new(format!("{cause}, stdout: {}, stderr: {}", quoted(output)?, quoted(errors)?)))
+        }
+    }
+}
+
+/// A second description of a memfd, which starts at its beginning.
+fn rewound(fd: OwnedFd) -> Result<OwnedFd> {
+    use std::io::{Seek as _, SeekFrom};
+    let mut file = std::fs::File::from(fd);
+    file.seek(SeekFrom::Start(0)).map_err(|error| Error::new(error.to_string()))?;
+    Ok(file.into())
+}
+
+fn quoted(output: OwnedFd) -> Result<String> {
+    let text = path::read_to_end(rewound(output)?, OUTPUT_MAX).unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn wait(child: &OwnedFd, seconds: Option<i64>) -> Result<Option<Exit>> {
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        match event::poll(&mut [(child.as_fd(), libc::POLLIN, 0)], left) {
+            Err(error) if error.errno() == Errno::EINTR => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => {
+                pidfd::send_signal(child, libc::SIGKILL)?;
+                fork::wait(child)?;
+                return Ok(None);
+            }
+            Ok(_) => return fork::wait(child).map(Some).map_err(Into::into),
+        }
+    }
+}
+
+/// In the child: streams, nothing else open, the program.
+fn become_hook(
+    hook: &Hook, env: Option<&[String]>, streams: [&OwnedFd; 3], report: &OwnedFd,
+) -> std::result::Result<std::convert::Infallible, Errno> {
+    let strings = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
+    let caller: Vec<String>;
+    let env = match env {
+        _ if !hook.env.is_empty() => &hook.env,
+        Some(env) => env,
+        None => {
+            caller = std::env::vars_os().map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy())).collect();
+            &caller
+        }
+    };
+    let args = if hook.args.is_empty() { strings(std::slice::from_ref(&hook.path)) } else { strings(&hook.args) };
+    let errno = |error: offshoot_sys::Error| error.errno();
+    for (number, stream) in streams.into_iter().enumerate() {
+        process::dup2(stream, number as i32).map_err(errno)?;
+    }
+    process::reset_signals().map_err(errno)?;
+    // A filter may know nothing of close_range; all that is ours closes on exec anyway.
+    let _ = process::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32);
+    let _ = report;
+    let program = CString::new(hook.path.as_str()).map_err(|_| Errno::EINVAL)?;
+    process::execve(&program, &args, &strings(env)).map_err(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_a_pid_only_if_there_is_a_process() {
+        let none = state("a", "stopped", 0, Path::new("/b"), &BTreeMap::new());
+        assert_eq!(String::from_utf8(none).unwrap(), r#"{"bundle":"/b","id":"a","ociVersion":"1.3.0","status":"stopped"}"#);
+        let some = state("a", "creating", 7, Path::new("/b"), &BTreeMap::from([("k".into(), "v".into())]));
+        assert!(String::from_utf8(some).unwrap().contains(r#""annotations":{"k":"v"}"#));
+    }
+}

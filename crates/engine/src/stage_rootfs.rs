@@ -1,0 +1,311 @@
+//! The container's root: made a mount, filled, entered, closed.
+
+use crate::error::{Context, Error, Result};
+use crate::resolve;
+use crate::stage::Stage;
+use crate::stage_enter::O_DIR;
+use offshoot_plan::Device;
+use offshoot_sys::mount::{self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree};
+use offshoot_sys::{Errno, libc, path, process};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The clone of a mount found by descriptor.
+pub(crate) fn clone_mount(fd: impl AsFd, recursive: bool) -> Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    open_tree(Some(fd.as_fd()), "", flags).map_err(Into::into)
+}
+
+/// Adds attributes to the mount at `fd`.
+pub(crate) fn set_attributes(fd: impl AsFd, set: u64, clear: u64, recursive: bool) -> offshoot_sys::Result<()> {
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    mount::mount_setattr(fd, "", flags, &MountAttr { set, clear, ..Default::default() })
+}
+
+/// Sets propagation by mount(2) flags, with `MS_REC` where asked.
+pub(crate) fn set_propagation(fd: impl AsFd, flags: u64) -> offshoot_sys::Result<()> {
+    let recursive = if flags & libc::MS_REC != 0 { AT_RECURSIVE } else { 0 };
+    let attr = MountAttr { propagation: flags & !libc::MS_REC, ..Default::default() };
+    mount::mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr)
+}
+
+impl Stage<'_> {
+    pub fn host_propagation(&mut self, flags: u64) -> Result<()> {
+        // Files that follow get the modes they are given.
+        process::umask(0);
+        let host_root = path::open("/", O_DIR, 0)?;
+        set_propagation(&host_root, flags).context(|| "set the propagation of the host's mounts".into())?;
+        if flags & libc::MS_SHARED != 0 {
+            self.make_parent_private()?;
+        }
+        Ok(())
+    }
+
+    /// pivot_root(2) refuses a new root whose parent mount is shared, and what is mounted below it would reach the host.
+    fn make_parent_private(&self) -> Result<()> {
+        for dir in self.plan()?.rootfs.ancestors() {
+            let fd = path::open(dir, O_DIR, 0)?;
+            if mount::statx(Some(fd.as_fd()), "", libc::AT_EMPTY_PATH)?.is_mount_root() {
+                return set_propagation(&fd, libc::MS_PRIVATE).context(|| format!("make {} private", dir.display()));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn bind_root(&mut self) -> Result<()> {
+        let rootfs = self.plan()?.rootfs.clone();
+        self.opened.null = Some(open_null(Path::new("/dev/null"), None)?);
+        let at = || format!("mount the root filesystem {}", rootfs.display());
+        let tree = match self.opened.root.take() {
+            Some(tree) => tree,
+            None => open_tree(None, &rootfs, OPEN_TREE_CLONE | AT_RECURSIVE).context(at)?,
+        };
+        let target = path::open(&rootfs, O_DIR, 0).context(at)?;
+        mount::move_mount(&tree, &target).context(at)?;
+        self.root = Some(tree);
+        Ok(())
+    }
+
+    pub fn device(&mut self, device: &Device) -> Result<()> {
+        let what = || format!("make the device {}", device.path.display());
+        let root = self.root()?;
+        let (parent, name) = resolve::parent(root, &device.path).context(what)?;
+        if !self.in_userns {
+            let number = libc::makedev(device.number.0, device.number.1);
+            match path::mknodat(Some(parent.as_fd()), name, device.kind | device.mode, number) {
+                Ok(()) => return own_node(&parent, Path::new(name), device).context(what),
+                Err(error) if error.errno() == Errno::EEXIST => {
+                    return own_node(&parent, Path::new(name), device).context(what);
+                }
+                // A user namespace around the runtime: bind the host's node.
+                Err(error) if error.errno() == Errno::EPERM => {}
+                Err(error) => return Err(error).context(what),
+            }
+        }
+        let source = path::open(&device.path, libc::O_PATH | libc::O_NOFOLLOW, 0).context(what)?;
+        verify_node(&source, device).context(what)?;
+        let target = resolve::file(root, &device.path).context(what)?;
+        mount::move_mount(clone_mount(&source, false)?, &target).context(what)
+    }
+
+    pub fn device_links(&mut self) -> Result<()> {
+        let dev = resolve::directory(self.root()?, Path::new("/dev")).context(|| "open /dev of the container".into())?;
+        let mut links =
+            vec![("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+        if path::fstatat(None, "/proc/kcore", 0).is_ok() {
+            links.push(("core", "/proc/kcore"));
+        }
+        // Whatever the image has there, only a devpts of the container's own may serve terminals.
+        match path::unlinkat(Some(dev.as_fd()), "ptmx", 0) {
+            Err(error) if !matches!(error.errno(), Errno::ENOENT | Errno::EROFS | Errno::EBUSY) => return Err(error.into()),
+            _ => links.push(("ptmx", "pts/ptmx")),
+        }
+        for (name, target) in links {
+            match path::symlinkat(target, Some(dev.as_fd()), name) {
+                Err(error) if error.errno() != Errno::EEXIST => {
+                    return Err(error).context(|| format!("make the link /dev/{name}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn pivot_root(&mut self) -> Result<()> {
+        let what = || "change the root by pivot_root".to_owned();
+        let old = path::open("/", O_DIR, 0).context(what)?;
+        process::fchdir(self.root()?).context(what)?;
+        // Old and new root on one directory: no place for the old one is needed in the image (man 2 pivot_root).
+        mount::pivot_root(".", ".").context(what)?;
+        process::fchdir(&old).context(what)?;
+        // What is unmounted here must not vanish from the host.
+        set_propagation(&old, libc::MS_SLAVE | libc::MS_REC).context(what)?;
+        mount::umount(".", libc::MNT_DETACH).context(what)?;
+        process::chdir("/").context(what)
+    }
+
+    /// For a root that cannot be pivoted from (an initramfs): the new root is moved over the old one. Mounts of the
+    /// host's procfs and sysfs stay reachable for the kernel's visibility check, so they are taken away first.
+    pub fn move_root(&mut self) -> Result<()> {
+        let what = || "change the root without pivot_root".to_owned();
+        let rootfs = self.plan()?.rootfs.clone();
+        for entry in crate::mountinfo::points(&["proc", "sysfs"]).context(what)? {
+            if entry.starts_with(&rootfs) {
+                continue;
+            }
+            let fd = match path::open(&entry, O_DIR, 0) {
+                Ok(fd) => fd,
+                // Covered by another mount, or gone.
+                Err(_) => continue,
+            };
+            let _ = set_propagation(&fd, libc::MS_SLAVE | libc::MS_REC);
+            if let Err(error) = mount::umount(&entry, libc::MNT_DETACH) {
+                if !matches!(error.errno(), Errno::EINVAL | Errno::EPERM) {
+                    return Err(error).context(what);
+                }
+                // Locked by an outer user namespace: cover it.
+                let tmpfs = self.empty_tmpfs(1).context(what)?;
+                mount::move_mount(&tmpfs, &fd).context(what)?;
+            }
+        }
+        let root = self.root()?;
+        process::fchdir(root).context(what)?;
+        mount::mount_legacy(Some(Path::new(".")), "/", None, libc::MS_MOVE, None).context(what)?;
+        process::chroot(".").context(what)?;
+        process::chdir("/").context(what)
+    }
+
+    pub fn chroot(&mut self) -> Result<()> {
+        let rootfs = &self.plan()?.rootfs;
+        let what = || format!("change the root to {}", rootfs.display());
+        process::chroot(rootfs).context(what)?;
+        process::chdir("/").context(what)
+    }
+
+    pub fn root_propagation(&mut self, flags: u64) -> Result<()> {
+        let root = path::open("/", O_DIR, 0)?;
+        set_propagation(&root, flags).context(|| "set the propagation of /".into())
+    }
+
+    /// A standard stream on the host's `/dev/null` would keep the host's `/dev` in reach of the container.
+    pub fn reopen_null(&mut self) -> Result<()> {
+        let mut null = None;
+        for stream in 0..3 {
+            let Some(fd) = crate::streams::borrow(stream) else { continue };
+            let stat = path::fstat(fd)?;
+            if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+                continue;
+            }
+            if null.is_none() {
+                null = match resolve::open(&path::open("/", O_DIR, 0)?, Path::new("/dev/null"), libc::O_RDWR) {
+                    Ok(fd) => Some(fd),
+                    // A container without /dev/null keeps the stream it has.
+                    Err(_) => return Ok(()),
+                };
+            }
+            if let Some(fd) = &null {
+                is_null(fd.as_fd()).context(|| "open /dev/null of the container".into())?;
+                self.replace_stream(fd, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn console(&mut self, mount: bool) -> Result<()> {
+        let socket = self.opened.console.take().ok_or_else(|| Error::new("no console socket was given"))?;
+        let root = path::open("/", O_DIR, 0)?;
+        let size = self.job.process.console_size.as_ref().map(|size| (size.height, size.width));
+        crate::console::attach(root.as_fd(), socket.as_fd(), size, self.job.process.uid, mount)
+    }
+
+    pub fn readonly(&mut self, destination: &Path) -> Result<()> {
+        let what = || format!("make {} read-only", destination.display());
+        let root = path::open("/", O_DIR, 0)?;
+        let fd = resolve::open(&root, destination, libc::O_PATH).context(what)?;
+        set_attributes(&fd, MOUNT_ATTR_RDONLY, 0, false).context(what)
+    }
+
+    pub fn root_readonly(&mut self) -> Result<()> {
+        let root = path::open("/", O_DIR, 0)?;
+        set_attributes(&root, MOUNT_ATTR_RDONLY, 0, false).context(|| "make the root filesystem read-only".into())
+    }
+
+    pub fn readonly_path(&mut self, path: &Path) -> Result<()> {
+        let what = || format!("make {} read-only", path.display());
+        let root = path::open("/", O_DIR, 0)?;
+        let target = match resolve::open(&root, path, libc::O_PATH) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            result => result.context(what)?,
+        };
+        let tree = clone_mount(&target, true).context(what)?;
+        set_attributes(&tree, MOUNT_ATTR_RDONLY, 0, true).context(what)?;
+        mount::move_mount(&tree, &target).context(what)
+    }
+
+    /// Directories share one read-only tmpfs, files one `/dev/null`: a mount each, but no file system each.
+    pub fn masked_paths(&mut self, paths: &[std::path::PathBuf]) -> Result<()> {
+        let root = path::open("/", O_DIR, 0)?;
+        let mut empty: Option<OwnedFd> = None;
+        let mut null: Option<OwnedFd> = None;
+        for masked in paths {
+            let what = || format!("mask {}", masked.display());
+            let target = match resolve::open(&root, masked, libc::O_PATH) {
+                Err(error) if is_absent(&error) => continue,
+                result => result.context(what)?,
+            };
+            if path::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+                match &empty {
+                    Some(tmpfs) => mount::move_mount(clone_mount(tmpfs, false)?, &target).context(what)?,
+                    None => {
+                        let tmpfs = self.empty_tmpfs(1).or_else(|_| self.empty_tmpfs(2)).context(what)?;
+                        mount::move_mount(&tmpfs, &target).context(what)?;
+                        empty = Some(tmpfs);
+                    }
+                }
+            } else {
+                if null.is_none() {
+                    // CVE-2025-31133: the image's /dev/null may be anything; only 1:3 will do.
+                    null = Some(open_null(Path::new("/dev/null"), Some(root.as_fd())).context(what)?);
+                }
+                if let Some(null) = &null {
+                    mount::move_mount(clone_mount(null, false)?, &target).context(what)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A read-only tmpfs that can hold nothing. Some kernels count the root directory, so it gets `inodes` inodes.
+    pub fn empty_tmpfs(&self, inodes: u32) -> Result<OwnedFd> {
+        let context = mount::FsContext::open("tmpfs")?;
+        context.string("nr_blocks", "1")?;
+        context.string("nr_inodes", inodes.to_string())?;
+        context.string("source", "tmpfs")?;
+        context.create()?;
+        context.mount(MOUNT_ATTR_RDONLY).map_err(Into::into)
+    }
+}
+
+fn is_absent(error: &offshoot_sys::Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR)
+}
+
+/// Opens a `/dev/null` and makes sure that it is one.
+fn open_null(path: &Path, root: Option<BorrowedFd>) -> Result<OwnedFd> {
+    let fd = match root {
+        Some(root) => resolve::open(root, path, libc::O_PATH)?,
+        None => path::open(path, libc::O_PATH | libc::O_NOFOLLOW, 0)?,
+    };
+    is_null(fd.as_fd())?;
+    Ok(fd)
+}
+
+fn is_null(fd: BorrowedFd) -> Result<()> {
+    let stat = path::fstat(fd)?;
+    match stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3) {
+        true => Ok(()),
+        false => Err(Error::new("/dev/null is not the character device 1:3")),
+    }
+}
+
+fn verify_node(fd: &OwnedFd, device: &Device) -> Result<()> {
+    let stat = path::fstat(fd)?;
+    let kind = stat.st_mode & libc::S_IFMT;
+    let same_number = device.kind == libc::S_IFIFO || stat.st_rdev == libc::makedev(device.number.0, device.number.1);
+    match kind == device.kind && same_number {
+        true => Ok(()),
+        false => Err(Error::new("there is another file in its place")),
+    }
+}
+
+/// Sets mode and owner of a node by descriptor, after looking what it is: in a shared `/dev` it may have been swapped.
+fn own_node(parent: &OwnedFd, name: &Path, device: &Device) -> Result<()> {
+    let rules = path::RESOLVE_BENEATH | path::RESOLVE_NO_SYMLINKS;
+    let node = path::openat2(Some(parent.as_fd()), name, libc::O_PATH | libc::O_NOFOLLOW, 0, rules)?;
+    verify_node(&node, device)?;
+    let stat = path::fstat(&node)?;
+    if (stat.st_uid, stat.st_gid) != device.owner {
+        path::fchownat(Some(node.as_fd()), "", device.owner.0, device.owner.1, libc::AT_EMPTY_PATH)?;
+    }
+    Ok(())
+}
