@@ -18,7 +18,11 @@ const PTMX_INO: u64 = 2;
 /// # Errors
 /// The container's `/dev/pts` is not a devpts, or the socket is closed.
 pub(crate) fn attach(
-    root: BorrowedFd, socket: BorrowedFd, size: Option<(u16, u16)>, uid: u32, console: bool,
+    root: BorrowedFd,
+    socket: BorrowedFd,
+    size: Option<(u16, u16)>,
+    uid: u32,
+    console: bool,
 ) -> Result<()> {
     let what = || "make the terminal".to_owned();
     let found = resolve::open(root, Path::new("/dev/pts/ptmx"), libc::O_PATH | libc::O_NOFOLLOW).context(what)?;
@@ -51,7 +55,8 @@ pub(crate) fn attach(
         let tree = crate::stage_rootfs::clone_mount(&peer, false).context(what)?;
         mount::move_mount(&tree, &target).context(what)?;
     }
-    socket::send(socket, name.as_bytes(), &[master.as_fd()]).context(|| "send the terminal to the console socket".into())?;
+    socket::send(socket, name.as_bytes(), &[master.as_fd()])
+        .context(|| "send the terminal to the console socket".into())?;
     for stream in 0..3 {
         process::dup3(&peer, stream, 0)?;
     }

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use offshoot_sys::path::{self, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS};
 use offshoot_sys::{Errno, libc};
-use std::io::{Read as _, Write as _};
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -28,7 +28,9 @@ pub(crate) fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
                 let mut target = File::from(path::openat2(Some(to), name, flags, 0o600, rules)?);
                 let mut buffer = vec![0; 1 << 16];
                 loop {
-                    let read = source.read(&mut buffer).map_err(|error| crate::Error::new(format!("failed to read {name:?}: {error}")))?;
+                    let read = source
+                        .read(&mut buffer)
+                        .map_err(|error| crate::Error::new(format!("failed to read {name:?}: {error}")))?;
                     if read == 0 {
                         break;
                     }
@@ -44,7 +46,10 @@ pub(crate) fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
         if stat.st_mode & libc::S_IFMT != libc::S_IFLNK {
             let node = path::openat2(Some(to), name, libc::O_PATH | libc::O_NOFOLLOW, 0, rules)?;
             // An O_PATH descriptor takes no fchmod; its link in /proc does, and this is the host's /proc.
-            match std::fs::set_permissions(path::fd_path(&node), std::os::unix::fs::PermissionsExt::from_mode(stat.st_mode & 0o7777)) {
+            match std::fs::set_permissions(
+                path::fd_path(&node),
+                std::os::unix::fs::PermissionsExt::from_mode(stat.st_mode & 0o7777),
+            ) {
                 Err(error) if error.raw_os_error() != Some(Errno::ENOENT as i32) => {
                     return Err(crate::Error::new(format!("failed to set the mode of {name:?}: {error}")));
                 }

@@ -104,15 +104,20 @@ fn wait(child: &OwnedFd, seconds: Option<i64>) -> Result<Option<Exit>> {
 
 /// In the child: streams, nothing else open, the program.
 fn become_hook(
-    hook: &Hook, env: Option<&[String]>, streams: [&OwnedFd; 3], report: &OwnedFd,
+    hook: &Hook,
+    env: Option<&[String]>,
+    streams: [&OwnedFd; 3],
+    report: &OwnedFd,
 ) -> std::result::Result<std::convert::Infallible, Errno> {
-    let strings = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
+    let strings =
+        |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
     let caller: Vec<String>;
     let env = match env {
         _ if !hook.env.is_empty() => &hook.env,
         Some(env) => env,
         None => {
-            caller = std::env::vars_os().map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy())).collect();
+            caller =
+                std::env::vars_os().map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy())).collect();
             &caller
         }
     };
@@ -123,7 +128,7 @@ fn become_hook(
     }
     process::reset_signals().map_err(errno)?;
     // A filter may know nothing of close_range; all that is ours closes on exec anyway.
-    let _ = process::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32);
+    let _ = process::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
     let _ = report;
     let program = CString::new(hook.path.as_str()).map_err(|_| Errno::EINVAL)?;
     process::execve(&program, &args, &strings(env)).map_err(errno)
@@ -136,7 +141,10 @@ mod tests {
     #[test]
     fn a_state_has_a_pid_only_if_there_is_a_process() {
         let none = state("a", "stopped", 0, Path::new("/b"), &BTreeMap::new());
-        assert_eq!(String::from_utf8(none).unwrap(), r#"{"bundle":"/b","id":"a","ociVersion":"1.3.0","status":"stopped"}"#);
+        assert_eq!(
+            String::from_utf8(none).unwrap(),
+            r#"{"bundle":"/b","id":"a","ociVersion":"1.3.0","status":"stopped"}"#
+        );
         let some = state("a", "creating", 7, Path::new("/b"), &BTreeMap::from([("k".into(), "v".into())]));
         assert!(String::from_utf8(some).unwrap().contains(r#""annotations":{"k":"v"}"#));
     }

@@ -45,7 +45,10 @@ fn write_file(pid: i32, name: &str, text: &str) -> Result<()> {
 
 /// Finds a setuid helper in the directories that only root can write, whatever `PATH` says.
 fn helper(name: &str) -> Option<PathBuf> {
-    ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
+    ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.exists())
 }
 
 fn run_helper(program: &Path, pid: i32, ranges: &[(u32, u32, u32)]) -> Result<()> {

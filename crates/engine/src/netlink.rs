@@ -28,7 +28,8 @@ pub(crate) fn loopback_up() -> Result<()> {
     let mut answer = [0; 256];
     let length = socket::netlink_recv(&netlink, &mut answer)?;
     // struct nlmsgerr follows the header: a negative errno, 0 for an acknowledgement.
-    let code = answer.get(16..20).filter(|_| length >= 20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+    let code =
+        answer.get(16..20).filter(|_| length >= 20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
     match code {
         Some(0) => Ok(()),
         Some(code) => Err(Error::new(format!("RTM_NEWLINK lo: {}", errno_text(Errno::from_raw(-code))))),

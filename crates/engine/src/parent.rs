@@ -66,7 +66,17 @@ pub fn create(plan: &Plan, io: Io, save: &mut dyn FnMut(&Created) -> Result<()>)
         log: io.log,
         unprivileged,
     };
-    let mut host = Host { job, plan: Some(plan), cgroup: None, init: None, maps: IdMaps::default(), resctrl: None, attached: true, count: 0, state: serde_json::Value::Null };
+    let mut host = Host {
+        job,
+        plan: Some(plan),
+        cgroup: None,
+        init: None,
+        maps: IdMaps::default(),
+        resctrl: None,
+        attached: true,
+        count: 0,
+        state: serde_json::Value::Null,
+    };
     let result = host.prepare(io).and_then(|end| host.serve(&end, save));
     host.finish(result)
 }
@@ -89,7 +99,17 @@ pub fn exec(exec: Exec, io: Io) -> Result<Created> {
         log: io.log,
         unprivileged: false,
     };
-    let mut host = Host { job, plan: None, cgroup: Some(exec.cgroup), init: None, maps: IdMaps::default(), resctrl: None, attached: true, count: 0, state: exec.state };
+    let mut host = Host {
+        job,
+        plan: None,
+        cgroup: Some(exec.cgroup),
+        init: None,
+        maps: IdMaps::default(),
+        resctrl: None,
+        attached: true,
+        count: 0,
+        state: exec.state,
+    };
     let opened = exec.init.try_clone().context(|| "keep the container's init".into());
     let result = opened
         .and_then(|init| host.clone_first(Opened { init: Some(init), console: io.console, ..Opened::default() }))
@@ -122,7 +142,9 @@ impl Host<'_> {
         for step in plan.prepare() {
             self.checkpoint()?;
             match step {
-                HostStep::Cgroup => self.cgroup = Some(Cgroup::prepare(&plan.cgroup).map_err(|e| Error::new(e.to_string()))?),
+                HostStep::Cgroup => {
+                    self.cgroup = Some(Cgroup::prepare(&plan.cgroup).map_err(|e| Error::new(e.to_string()))?)
+                }
                 HostStep::Open => {
                     opened = open::open(plan, &mut self.maps)?;
                     (opened.fifo, opened.console, opened.root) = (fifo.take(), console.take(), root.take());
@@ -158,7 +180,10 @@ impl Host<'_> {
         self.attached = into.is_some() || self.cgroup.as_ref().is_some_and(|c| !c.task_files().is_empty());
         let made = match attempt(into) {
             // A cgroup with inner processes, a threaded one, one that is not ours to enter.
-            Err(error) if into.is_some() && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENODEV) => {
+            Err(error)
+                if into.is_some()
+                    && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENODEV) =>
+            {
                 self.attached = false;
                 attempt(None)
             }
@@ -197,7 +222,12 @@ impl Host<'_> {
     fn death(&self) -> Error {
         let exit = self.init.as_ref().and_then(|init| fork::wait(&init.pidfd).ok());
         let how = exit.map_or("it is gone".into(), |exit| exit.to_string());
-        Error::of(Kind::Container, format!("the container's process ended before its program ran: {how} (hint: a memory limit may be too small)"))
+        Error::of(
+            Kind::Container,
+            format!(
+                "the container's process ended before its program ran: {how} (hint: a memory limit may be too small)"
+            ),
+        )
     }
 
     fn forked(&mut self, pid: i32) -> Result<()> {
@@ -258,7 +288,10 @@ impl Host<'_> {
         }
     }
 
-    fn with_cgroup<T>(&mut self, act: impl FnOnce(&mut Cgroup) -> Result<T, offshoot_cgroup::Error>) -> Result<Option<T>> {
+    fn with_cgroup<T>(
+        &mut self,
+        act: impl FnOnce(&mut Cgroup) -> Result<T, offshoot_cgroup::Error>,
+    ) -> Result<Option<T>> {
         self.cgroup.as_mut().map(act).transpose().map_err(|error| Error::new(error.to_string()))
     }
 
@@ -338,8 +371,10 @@ impl Host<'_> {
         let init = &self.init.as_ref().ok_or_else(|| Error::new("there is no process"))?.pidfd;
         let listener = pidfd::getfd(init, fd).context(|| "take the seccomp listener".into())?;
         let state = match self.plan {
-            Some(plan) => serde_json::from_slice(&hooks::state(&plan.id, "creating", pid, &plan.bundle, &plan.annotations))
-                .unwrap_or_default(),
+            Some(plan) => {
+                serde_json::from_slice(&hooks::state(&plan.id, "creating", pid, &plan.bundle, &plan.annotations))
+                    .unwrap_or_default()
+            }
             None => self.state.clone(),
         };
         let message = serde_json::json!({
@@ -394,7 +429,7 @@ fn oom_score_adj(pid: i32, process: &Process, unprivileged: bool) -> Result<()> 
         // Without privilege it can only go up; a caller that asks for what is in force gets it.
         Err(error) if error.errno() == Errno::EACCES && unprivileged => {
             let now = path::read_to_end(&file, 32)?;
-            match String::from_utf8_lossy(&now).trim().parse() {
+            match String::from_utf8_lossy(&now).trim().parse::<i32>() {
                 Ok(now) if now == adj => Ok(()),
                 _ => Err(error).context(what),
             }
@@ -405,8 +440,13 @@ fn oom_score_adj(pid: i32, process: &Process, unprivileged: bool) -> Result<()> 
 
 fn rlimits(pid: i32, wanted: &Process) -> Result<()> {
     for limit in &wanted.rlimits {
-        process::prlimit(pid, limit.resource, limit.soft, limit.hard)
-            .map_err(|error| Error::new(format!("error setting rlimit type {}: {}", limit.resource, offshoot_sys::errno_text(error.errno()))))?;
+        process::prlimit(pid, limit.resource, limit.soft, limit.hard).map_err(|error| {
+            Error::new(format!(
+                "error setting rlimit type {}: {}",
+                limit.resource,
+                offshoot_sys::errno_text(error.errno())
+            ))
+        })?;
     }
     Ok(())
 }

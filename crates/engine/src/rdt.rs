@@ -36,7 +36,10 @@ impl Group {
         let schemata: Vec<String> = lines.chain(rdt.schemata.iter().flatten()).cloned().collect();
         let made = !dir.is_dir();
         if made && named && schemata.is_empty() && rdt.schemata.is_none() {
-            return Err(Error::new(format!("clos_id {:?} does not exist, and there are no schemata to make it with", rdt.clos_id)));
+            return Err(Error::new(format!(
+                "clos_id {:?} does not exist, and there are no schemata to make it with",
+                rdt.clos_id
+            )));
         }
         if made {
             fs::create_dir(&dir).context(|| format!("make the resctrl group {}", dir.display()))?;

@@ -2,7 +2,9 @@
 //! once, below a held descriptor, and used by the descriptor that came back. security: CVE-2021-30465 and kin.
 
 use crate::error::{Context, Error, Result};
-use offshoot_sys::path::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_NO_XDEV};
+use offshoot_sys::path::{
+    self, RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
+};
 use offshoot_sys::{Errno, libc};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,7 +56,7 @@ pub fn file(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
         let (parent, name) = parent(root, &path)?;
         match path::readlinkat(Some(parent.as_fd()), name) {
             // A link that leads nowhere yet: the file belongs where it leads.
-            Ok(target) => path = join(path.parent().unwrap_or(Path::new("/")), &target),
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
             Err(_) => {
                 let flags = libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
                 let rules = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
@@ -72,14 +74,9 @@ pub fn file(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// The path has no last name, or the directory cannot be made.
-pub fn parent(root: BorrowedFd, path: &Path) -> Result<(OwnedFd, &OsStr)> {
+pub fn parent<'a>(root: BorrowedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
     let name = path.file_name().ok_or_else(|| Error::new(format!("{} has no file name", path.display())))?;
     Ok((directory(root, path.parent().unwrap_or(Path::new("/")))?, name))
-}
-
-/// `target` of a link that stands in the directory `base`.
-fn join(base: &Path, target: &Path) -> PathBuf {
-    base.join(target)
 }
 
 /// Walks down from `root`, making directories where nothing is. Links that lead nowhere are followed, as
@@ -102,8 +99,9 @@ fn make(root: BorrowedFd, wanted: &Path) -> Result<OwnedFd> {
                 Ok(found) => dir = found,
                 Err(error) if error.errno() == Errno::ENOENT => {
                     if let Ok(target) = path::readlinkat(Some(dir.as_fd()), name) {
-                        path = join(&done, &target);
-                        path.extend(&parts[i + 1..]);
+                        let mut link = done.join(target);
+                        link.extend(&parts[i + 1..]);
+                        path = link;
                         continue 'links;
                     }
                     dir = make_one(dir.as_fd(), name)?;

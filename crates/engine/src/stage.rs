@@ -75,8 +75,7 @@ const FAILED: i32 = 255;
 /// The child's main function; its value is an exit status.
 pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
     let env = job.process.env.clone();
-    let mut stage =
-        Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns: false, program: None, env };
+    let mut stage = Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns: false, program: None, env };
     let result = match job.launcher {
         Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
         None => stage.run(job.steps),
@@ -186,7 +185,12 @@ impl Stage<'_> {
     fn sync(&mut self, point: offshoot_plan::Sync) -> Result<()> {
         // Files in /proc/PID belong to the real root while a process is not dumpable; an unprivileged host
         // could not write the maps. No process of the container exists yet that could look.
-        if self.job.unprivileged && matches!(point, offshoot_plan::Sync::Attached | offshoot_plan::Sync::Mapped | offshoot_plan::Sync::TimeOffsets) {
+        if self.job.unprivileged
+            && matches!(
+                point,
+                offshoot_plan::Sync::Attached | offshoot_plan::Sync::Mapped | offshoot_plan::Sync::TimeOffsets
+            )
+        {
             process::set_dumpable(true)?;
         }
         self.pid = self.host.ask(&Report::At(point))?;

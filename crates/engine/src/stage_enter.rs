@@ -91,7 +91,9 @@ impl Stage<'_> {
         let description = process::describe_key(serial).context(|| "read the session keyring".into())?;
         let permissions = description.split(';').nth(3).and_then(|field| u32::from_str_radix(field, 16).ok());
         let Some(permissions) = permissions else {
-            return Err(Error::new(format!("the kernel describes a keyring as {description:?}, which has no permissions")));
+            return Err(Error::new(format!(
+                "the kernel describes a keyring as {description:?}, which has no permissions"
+            )));
         };
         process::set_key_permissions(serial, permissions | KEY_USER_SEARCH | KEY_POSSESSOR_SEARCH)
             .context(|| "open the session keyring to the container".into())

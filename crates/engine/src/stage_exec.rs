@@ -1,6 +1,6 @@
 //! The end of the runtime's life in the container: the program is found, waited for, and becomes the process.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::protocol::Report;
 use crate::stage::{Opened, Stage};
 use offshoot_sys::{Errno, errno_text, libc, path, process};
@@ -59,7 +59,8 @@ impl Stage<'_> {
             self.host.tell(&Report::Done)?;
         }
         let program = self.program.clone().unwrap_or_default();
-        let strings = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
+        let strings =
+            |list: &[String]| -> Vec<CString> { list.iter().filter_map(|s| CString::new(s.as_str()).ok()).collect() };
         let (args, env) = (strings(&self.job.process.args), strings(&self.env));
         // All else was closed before the filter came into force, or closes with the exec.
         self.host.close();

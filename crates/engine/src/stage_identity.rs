@@ -223,7 +223,9 @@ impl Stage<'_> {
         match process::getcwd() {
             Ok(path) if path.starts_with("/") => Ok(()),
             Err(error) if error.errno() != Errno::ENOENT => Err(error.into()),
-            _ => Err(Error::new("current working directory is outside of container mount namespace root -- possible container breakout detected")),
+            _ => Err(Error::new(
+                "current working directory is outside of container mount namespace root -- possible container breakout detected",
+            )),
         }
     }
 

@@ -18,8 +18,16 @@ const SETTABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC |
 
 /// Files of procfs that callers virtualise (lxcfs) or need; all else below `/proc` stays the kernel's.
 const MOUNTABLE_IN_PROC: [&str; 10] = [
-    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
-    "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
 ];
 
 impl Stage<'_> {
@@ -37,8 +45,9 @@ impl Stage<'_> {
             What::Cgroup { writable } => self.cgroup_mount(wanted, *writable),
             What::Remount => self.remount(wanted),
         };
-        tree.and_then(|tree| after(wanted, &tree))
-            .map_err(|cause| Error::new(format!("error mounting {source:?} to rootfs at {:?}: {cause}", wanted.destination)))
+        tree.and_then(|tree| after(wanted, &tree)).map_err(|cause| {
+            Error::new(format!("error mounting {source:?} to rootfs at {:?}: {cause}", wanted.destination))
+        })
     }
 
     fn bind(&mut self, wanted: &Mount, bind: &Bind) -> Result<OwnedFd> {
@@ -47,12 +56,21 @@ impl Stage<'_> {
         let stat = path::fstat(&tree)?;
         let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let root = self.root()?;
-        let target = if is_dir { resolve::directory(root, &wanted.destination)? } else { resolve::file(root, &wanted.destination)? };
+        let target = if is_dir {
+            resolve::directory(root, &wanted.destination)?
+        } else {
+            resolve::file(root, &wanted.destination)?
+        };
         let target_is_dir = path::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if is_dir != target_is_dir {
             return Err(Error::new("one of source and destination is a directory, the other is not: not a directory"));
         }
-        check_proc(wanted, &target, mount::fstatfs_magic(&tree)? == PROC_MAGIC && mount::statx(Some(tree.as_fd()), "", libc::AT_EMPTY_PATH)?.ino == 1)?;
+        check_proc(
+            wanted,
+            &target,
+            mount::fstatfs_magic(&tree)? == PROC_MAGIC
+                && mount::statx(Some(tree.as_fd()), "", libc::AT_EMPTY_PATH)?.ino == 1,
+        )?;
         mount::move_mount(&tree, &target)?;
         Ok(tree)
     }
@@ -82,7 +100,9 @@ impl Stage<'_> {
             match resolve::open_ordinary(root, &wanted.destination, libc::O_PATH) {
                 Err(error) if error.errno() == Errno::ENOENT => None,
                 Err(error) if error.errno() == Errno::ELOOP => return Err(not_ordinary(wanted)),
-                Ok(fd) if path::fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFDIR => return Err(not_ordinary(wanted)),
+                Ok(fd) if path::fstat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFDIR => {
+                    return Err(not_ordinary(wanted));
+                }
                 result => Some(result?),
             }
         } else {
@@ -148,7 +168,13 @@ impl Stage<'_> {
             mount::move_mount(&tree, &target)?;
             return Ok(tree);
         }
-        let tmpfs = New { kind: "tmpfs".into(), source: "cgroup".into(), data: vec!["mode=755".into()], copy_up: false, label: String::new() };
+        let tmpfs = New {
+            kind: "tmpfs".into(),
+            source: "cgroup".into(),
+            data: vec!["mode=755".into()],
+            copy_up: false,
+            label: String::new(),
+        };
         let fixed = attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let tree = make(&tmpfs, fixed, None)?;
         mount::move_mount(&tree, &target)?;
@@ -176,7 +202,13 @@ impl Stage<'_> {
     }
 
     fn cgroup2(&mut self, wanted: &Mount, own: Option<&Path>) -> Result<OwnedFd> {
-        let cgroup2 = New { kind: "cgroup2".into(), source: "cgroup".into(), data: Vec::new(), copy_up: false, label: String::new() };
+        let cgroup2 = New {
+            kind: "cgroup2".into(),
+            source: "cgroup".into(),
+            data: Vec::new(),
+            copy_up: false,
+            label: String::new(),
+        };
         match make(&cgroup2, wanted.attributes.set, None) {
             Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EBUSY) => {}
             result => return result.map_err(Into::into),
@@ -308,7 +340,8 @@ pub(crate) fn open_source(bind: &Bind, userns: Option<&OwnedFd>, propagation: u6
     set_propagation(&tree, propagation | if bind.recursive { libc::MS_REC } else { 0 })?;
     if let Some(userns) = userns {
         let recursive = if bind.idmap_recursive { AT_RECURSIVE } else { 0 };
-        let attr = mount::MountAttr { set: mount::MOUNT_ATTR_IDMAP, userns: Some(userns.as_fd()), ..Default::default() };
+        let attr =
+            mount::MountAttr { set: mount::MOUNT_ATTR_IDMAP, userns: Some(userns.as_fd()), ..Default::default() };
         mount::mount_setattr(&tree, "", AT_EMPTY_PATH | recursive, &attr)
             .context(|| format!("shift the ids of {}", bind.source.display()))?;
     }

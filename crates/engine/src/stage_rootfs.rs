@@ -5,7 +5,9 @@ use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_enter::O_DIR;
 use offshoot_plan::Device;
-use offshoot_sys::mount::{self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree};
+use offshoot_sys::mount::{
+    self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree,
+};
 use offshoot_sys::{Errno, libc, path, process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -89,15 +91,22 @@ impl Stage<'_> {
     }
 
     pub fn device_links(&mut self) -> Result<()> {
-        let dev = resolve::directory(self.root()?, Path::new("/dev")).context(|| "open /dev of the container".into())?;
-        let mut links =
-            vec![("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+        let dev =
+            resolve::directory(self.root()?, Path::new("/dev")).context(|| "open /dev of the container".into())?;
+        let mut links = vec![
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+        ];
         if path::fstatat(None, "/proc/kcore", 0).is_ok() {
             links.push(("core", "/proc/kcore"));
         }
         // Whatever the image has there, only a devpts of the container's own may serve terminals.
         match path::unlinkat(Some(dev.as_fd()), "ptmx", 0) {
-            Err(error) if !matches!(error.errno(), Errno::ENOENT | Errno::EROFS | Errno::EBUSY) => return Err(error.into()),
+            Err(error) if !matches!(error.errno(), Errno::ENOENT | Errno::EROFS | Errno::EBUSY) => {
+                return Err(error.into());
+            }
             _ => links.push(("ptmx", "pts/ptmx")),
         }
         for (name, target) in links {
