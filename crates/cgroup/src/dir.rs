@@ -81,13 +81,7 @@ impl Dir {
 
     pub(crate) fn read(&self, file: &str) -> Result<String> {
         let fd = self.open(file, libc::O_RDONLY)?;
-        self.read_open(&fd, file)
-    }
-
-    fn read_open(&self, fd: &OwnedFd, file: &str) -> Result<String> {
-        let bytes = path::read_to_end(fd, MAX_FILE)
-            .map_err(|e| Error::system(format_args!("read {}", self.path.join(file).display()), e.errno()))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        read_open(&fd).map_err(|e| e.while_doing(self.path.join(file).display()))
     }
 
     pub(crate) fn write(&self, file: &str, value: &str) -> Result<()> {
@@ -150,7 +144,7 @@ impl Dir {
         let file = self.open("cgroup.events", libc::O_RDONLY)?;
         loop {
             rewind(&file)?;
-            if find_key(&self.read_open(&file, "cgroup.events")?, key) == Some(wanted) {
+            if find_key(&read_open(&file)?, key) == Some(wanted) {
                 return Ok(true);
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -233,13 +227,20 @@ fn deepest(mut dir: Dir) -> Result<Dir> {
     }
 }
 
+/// The text of an open file, from where it stands.
+pub(crate) fn read_open(fd: &OwnedFd) -> Result<String> {
+    let bytes = path::read_to_end(fd, MAX_FILE).map_err(|e| Error::system("read", e.errno()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 pub(crate) fn rewind(file: &OwnedFd) -> Result<()> {
     nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekSet)
         .map(drop)
         .map_err(|errno| Error::system("lseek to 0", errno))
 }
 
-fn find_key(text: &str, key: &str) -> Option<u64> {
+/// The value of `key` in `key value` lines.
+pub(crate) fn find_key(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

@@ -11,12 +11,15 @@ mod freeze;
 mod kill;
 mod limits;
 mod make;
+mod oom;
 mod probe;
 mod state;
+mod stats;
 mod sub;
 pub mod systemd;
 
 pub use error::{Error, Result};
+pub use oom::{OomEvent, OomWatch};
 pub use probe::{probe, probe_systemd};
 pub use state::CgroupState;
 

@@ -20,10 +20,16 @@ pub fn probe() -> Result<CgroupHost> {
         unified.controllers = offered.split_whitespace().map(Into::into).collect();
     }
     host.in_userns = !is_first_userns(&read("/proc/self/uid_map").unwrap_or_default());
-    let sizes = path::open("/sys/kernel/mm/hugepages", libc::O_RDONLY | libc::O_DIRECTORY, 0).and_then(path::read_dir);
-    host.huge_page_sizes = sizes.unwrap_or_default().iter().filter_map(|name| huge_page_size(name.to_str()?)).collect();
-    host.huge_page_sizes.sort_unstable();
+    host.huge_page_sizes = huge_page_sizes();
     Ok(host)
+}
+
+pub(crate) fn huge_page_sizes() -> Vec<String> {
+    let names = path::open("/sys/kernel/mm/hugepages", libc::O_RDONLY | libc::O_DIRECTORY, 0).and_then(path::read_dir);
+    let mut sizes: Vec<String> =
+        names.unwrap_or_default().iter().filter_map(|name| huge_page_size(name.to_str()?)).collect();
+    sizes.sort_unstable();
+    sizes
 }
 
 /// Asks the systemd that is to manage the unit. `user`: the caller's own, not the system's.
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_page_sizes() {
+    fn sizes_of_huge_pages() {
         let sizes = ["hugepages-64kB", "hugepages-2048kB", "hugepages-1048576kB", "x"].map(huge_page_size);
         assert_eq!(sizes, [Some("64KB".into()), Some("2MB".into()), Some("1GB".into()), None]);
     }

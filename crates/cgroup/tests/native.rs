@@ -1,6 +1,6 @@
 //! On this host's cgroups, in cgroups of the test's own.
 
-use offshoot_cgroup::{Cgroup, probe};
+use offshoot_cgroup::{Cgroup, OomEvent, probe};
 use offshoot_plan::cgroup::{self, CgroupHost, CgroupPlan, CgroupRequest, Driver, Mode};
 use offshoot_spec::{Linux, Resources, from_slice};
 use std::collections::BTreeMap;
@@ -307,4 +307,52 @@ fn the_device_program_is_the_kernels() {
     );
     assert!(Path::new("/dev/kmsg").exists());
     assert!(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success());
+}
+
+#[test]
+fn statistics_are_read() {
+    let Some(own) = Own::new("stats") else { return };
+    let cgroup = own.prepare("");
+    let child = inhabitant(&cgroup);
+    let stats = cgroup.stats().unwrap();
+    if own.host.mode != Mode::V2 || own.host.unified.as_ref().unwrap().controllers.iter().any(|c| c == "memory") {
+        assert!(stats.memory.usage.usage > 0 && !stats.memory.raw.is_empty());
+    }
+    assert!(stats.cpu.usage.total > 0);
+    assert_eq!(stats.pids.current, 1);
+    cgroup.kill_all().unwrap();
+    reap(child);
+}
+
+#[test]
+fn running_out_of_memory_is_told() {
+    let Some(own) = Own::new("oom") else { return };
+    let mut cgroup = Cgroup::prepare(&own.plan("", r#"{"memory":{"limit":8388608,"swap":8388608}}"#)).unwrap();
+    cgroup.apply().unwrap();
+    let mut watch = cgroup.watch_oom().unwrap();
+    assert_eq!(watch.wait(Some(std::time::Duration::from_millis(10))).unwrap(), None);
+    let file = if own.host.mode == Mode::V2 { "cgroup.procs" } else { "tasks" };
+    let dir = cgroup.state().paths().remove(if own.host.mode == Mode::V2 { "" } else { "memory" }).unwrap();
+    let script = format!("echo 0 > {dir}/{file}; exec head -c 100M /dev/zero | tail");
+    let child = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
+    let patience = Some(std::time::Duration::from_secs(20));
+    assert_eq!(watch.wait(patience).unwrap(), Some(OomEvent::Oom));
+    reap(child);
+    cgroup.remove().unwrap();
+    while watch.wait(patience).unwrap() != Some(OomEvent::Gone) {}
+}
+
+/// Files that set limits stay with the host.
+#[test]
+fn the_owner_changes_for_delegated_files_only() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(own) = Own::new("delegate") else { return };
+    let cgroup = own.prepare("");
+    cgroup.delegate(12345).unwrap();
+    let Some(dir) = cgroup.state().paths().remove("") else { return };
+    let owner = |file: &str| std::fs::metadata(Path::new(&dir).join(file)).map(|m| m.uid()).ok();
+    assert_eq!(owner(""), Some(12345));
+    assert_eq!(owner("cgroup.procs"), Some(12345));
+    assert_eq!(owner("cgroup.type"), Some(0));
+    assert!(matches!(owner("memory.max"), None | Some(0)));
 }
