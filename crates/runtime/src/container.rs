@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The FIFO in the state directory that a created container's process waits at. `start` opens it for reading.
 pub const FIFO: &str = "exec.fifo";
@@ -45,6 +46,14 @@ impl Runtime {
     pub fn lock(&self, id: &str) -> Result<Container> {
         let dir = self.dir(id)?;
         let lock = Lock::take(&dir)?;
+        let state = State::load(&dir)?;
+        Ok(Container { dir, state, lock: Some(lock) })
+    }
+
+    /// [`Runtime::lock`] that waits no longer than `patience`.
+    pub(crate) fn lock_within(&self, id: &str, patience: Duration) -> Result<Container> {
+        let dir = self.dir(id)?;
+        let lock = Lock::take_within(&dir, patience)?;
         let state = State::load(&dir)?;
         Ok(Container { dir, state, lock: Some(lock) })
     }

@@ -6,6 +6,10 @@ use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_sys::libc::SIGKILL;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long `delete --force` waits for a verb whose process it has killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Removes a stopped or a created container and runs its poststop hooks; with `force`, any container, and it is
@@ -17,9 +21,11 @@ impl Runtime {
         let dir = self.dir(id)?;
         if force && let Ok(container) = self.load(id) {
             // Before the lock: a verb that waits for the container's process holds it until the process ends.
+            // What cannot be killed now fails the teardown, which says why.
             let _ = container.kill(SIGKILL);
         }
-        match self.lock(id) {
+        let locked = if force { self.lock_within(id, PATIENCE) } else { self.lock(id) };
+        match locked {
             Ok(container) => self.delete_locked(container, force),
             Err(error) if error.kind() == Kind::NotFound => {
                 remove_half_made(&dir)?;

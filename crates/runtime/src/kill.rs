@@ -31,17 +31,15 @@ impl Container {
     /// Kills every process of the container, whether its first one lives or not.
     fn kill_all(&self) -> Result<()> {
         let cgroup = self.cgroup()?;
-        if !cgroup.exists() {
-            // Without a cgroup the others cannot be found.
+        // A cgroup that is not known to be the container's own may hold anybody.
+        if !self.state.cgroup_made || !cgroup.exists() {
             self.allow(Verb::Kill)?;
             return self.signal(SIGKILL);
         }
         match cgroup.kill_all() {
-            Err(error) if self.state.rootless => {
-                let _ = error;
-                self.signal(SIGKILL)
-            }
-            killed => Ok(killed.map_err(|error| Error::cgroup("unable to kill all processes", &error))?),
+            // Nobody delegated the cgroup to an ordinary user, perhaps; the first process can be reached in any case.
+            Err(_) if self.state.rootless => self.signal(SIGKILL),
+            killed => killed.map_err(|error| Error::cgroup("unable to kill all processes", &error)),
         }
     }
 

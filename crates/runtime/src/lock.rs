@@ -5,10 +5,15 @@
 //! descriptor, so the stages of a container's process close it first of all.
 
 use crate::{Error, Kind, Result};
-use offshoot_sys::libc::LOCK_EX;
+use offshoot_sys::Errno;
+use offshoot_sys::libc::{LOCK_EX, LOCK_NB};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Exclusive right to change a container, until dropped.
 #[derive(Debug)]
@@ -20,16 +25,44 @@ impl Lock {
     /// # Errors
     /// The container does not exist, or no longer when the wait is over.
     pub fn take(dir: &Path) -> Result<Lock> {
+        // A call that waits does not return without the lock.
+        Lock::attempt(dir, LOCK_EX)?.ok_or_else(|| Error::new(Kind::System, "failed to lock the container"))
+    }
+
+    /// Takes the lock, but waits no longer than `patience`.
+    ///
+    /// # Errors
+    /// As [`Lock::take`]; or another verb still holds it.
+    pub fn take_within(dir: &Path, patience: Duration) -> Result<Lock> {
+        let end = Instant::now() + patience;
+        loop {
+            match Lock::attempt(dir, LOCK_EX | LOCK_NB)? {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() >= end => {
+                    let message =
+                        format!("failed to lock {}: another command is changing the container", dir.display());
+                    return Err(Error::new(Kind::System, message));
+                }
+                None => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// `None` if somebody else holds it and `operation` does not wait.
+    fn attempt(dir: &Path, operation: i32) -> Result<Option<Lock>> {
         let file = File::open(dir).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::new(Kind::NotFound, "container does not exist"),
             _ => Error::io(format_args!("open {}", dir.display()), &error),
         })?;
-        offshoot_sys::path::flock(&file, LOCK_EX)
-            .map_err(|error| Error::io(format_args!("lock {}", dir.display()), &error.into()))?;
+        match offshoot_sys::path::flock(&file, operation) {
+            Err(error) if error.errno() == Errno::EWOULDBLOCK => return Ok(None),
+            Err(error) => return Err(Error::io(format_args!("lock {}", dir.display()), &error.into())),
+            Ok(()) => {}
+        }
         // Whoever held the lock before may have deleted the container, and another may have made a new one of the
         // same name since: this lock is then on a directory without a name.
         match file.metadata() {
-            Ok(meta) if meta.nlink() > 0 => Ok(Lock(file)),
+            Ok(meta) if meta.nlink() > 0 => Ok(Some(Lock(file))),
             _ => Err(Error::new(Kind::NotFound, "container does not exist")),
         }
     }
@@ -45,7 +78,6 @@ mod tests {
     use super::*;
     use crate::testing::Scratch;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     #[test]
     fn a_second_holder_waits_for_the_first() {
@@ -59,6 +91,7 @@ mod tests {
             lock.is_ok()
         });
         assert!(receive.recv_timeout(Duration::from_millis(50)).is_err(), "did not wait");
+        assert!(Lock::take_within(scratch.path(), Duration::from_millis(20)).is_err());
         drop(first);
         assert!(waiter.join().unwrap());
     }
