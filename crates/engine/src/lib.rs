@@ -4,6 +4,7 @@
 
 mod console;
 mod copy_up;
+pub mod criu;
 mod error;
 mod failpoint;
 pub mod hooks;
