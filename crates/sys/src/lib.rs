@@ -10,6 +10,7 @@ mod text;
 pub mod bpf;
 pub mod event;
 pub mod fork;
+pub mod fsattr;
 pub mod memfd;
 pub mod mount;
 pub mod ns;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;
+pub mod userns;
 
 pub use error::{Error, Result};
 pub use libc;
