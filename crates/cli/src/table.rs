@@ -36,6 +36,7 @@ pub static GLOBAL: &[Flag] = &[
 /// [`Command::group`](crate::command::Command::group) over such a list.
 pub static COMMANDS: Commands = &[
     &verbs::delete::COMMAND,
+    &verbs::events::COMMAND,
     &verbs::kill::COMMAND,
     &verbs::list::COMMAND,
     &verbs::pause::PAUSE,

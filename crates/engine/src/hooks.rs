@@ -38,11 +38,20 @@ pub fn state(id: &str, status: &str, pid: i32, bundle: &Path, annotations: &BTre
 /// # Errors
 /// `error running KIND hook #N: CAUSE, stdout: …, stderr: …`
 pub fn run_all(kind: HookKind, hooks: &[Hook], state: &[u8], env: Option<&[String]>) -> Result<()> {
-    for (index, hook) in hooks.iter().enumerate() {
+    run_each(kind, hooks, state, env).collect()
+}
+
+/// [`run_all`] for a caller that goes on past a failure: each hook runs when its result is asked for.
+pub fn run_each<'a>(
+    kind: HookKind,
+    hooks: &'a [Hook],
+    state: &'a [u8],
+    env: Option<&'a [String]>,
+) -> impl Iterator<Item = Result<()>> + 'a {
+    hooks.iter().enumerate().map(move |(index, hook)| {
         run(hook, state, env)
-            .map_err(|cause| Error::of(Kind::Hook, format!("error running {} hook #{index}: {cause}", kind.name())))?;
-    }
-    Ok(())
+            .map_err(|cause| Error::of(Kind::Hook, format!("error running {} hook #{index}: {cause}", kind.name())))
+    })
 }
 
 fn run(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {

@@ -2,7 +2,9 @@
 
 use crate::lock::Lock;
 use crate::status::Verb;
-use crate::{Container, Error, Kind, Result, Runtime};
+use crate::{Container, Error, Kind, Log, Result, Runtime};
+use offshoot_engine::hooks;
+use offshoot_plan::HookKind;
 use offshoot_sys::libc::SIGKILL;
 use std::fs;
 use std::path::Path;
@@ -42,7 +44,22 @@ impl Runtime {
             errors.for_each(|error| self.log.warn(error));
             return Err(first);
         }
+        container.poststop(&self.log);
         Ok(())
+    }
+}
+
+impl Container {
+    /// Runs the poststop hooks of a container that is gone. Each of them runs, whatever the others did.
+    /// spec: runtime.md#lifecycle, step 12
+    pub(crate) fn poststop(&self, log: &Log) {
+        let state = &self.state;
+        let input = hooks::state(&state.id, "stopped", 0, &state.bundle, &state.annotations);
+        for failed in
+            hooks::run_each(HookKind::Poststop, &state.poststop, &input, None).filter_map(std::result::Result::err)
+        {
+            log.warn(failed);
+        }
     }
 }
 

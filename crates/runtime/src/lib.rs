@@ -12,6 +12,7 @@ pub mod container;
 mod delete;
 pub mod descriptors;
 mod error;
+pub mod events;
 pub mod features;
 pub mod foreground;
 mod host;

@@ -1,6 +1,7 @@
 //! One file a command: its entry in the table and the few lines that turn a call into a verb of the library.
 
 pub mod delete;
+pub mod events;
 pub mod features;
 pub mod kill;
 pub mod list;
