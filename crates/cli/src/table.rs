@@ -35,6 +35,7 @@ pub static GLOBAL: &[Flag] = &[
 /// The commands. To add one, write its file in `verbs` and its line here; a group of commands is a
 /// [`Command::group`](crate::command::Command::group) over such a list.
 pub static COMMANDS: Commands = &[
+    &verbs::checkpoint::COMMAND,
     &verbs::delete::COMMAND,
     &verbs::events::COMMAND,
     &verbs::kill::COMMAND,

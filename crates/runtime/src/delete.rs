@@ -37,7 +37,7 @@ impl Runtime {
         }
     }
 
-    fn delete_locked(&self, mut container: Container, force: bool) -> Result<()> {
+    pub(crate) fn delete_locked(&self, mut container: Container, force: bool) -> Result<()> {
         container.allow(if force { Verb::ForceDelete } else { Verb::Delete })?;
         let mut errors = container.teardown().into_iter();
         if let Some(first) = errors.next() {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod checkpoint;
 pub mod connect;
 pub mod container;
 mod delete;
@@ -43,6 +44,7 @@ pub use connect::Connections;
 pub use container::Container;
 pub use error::{Error, Kind, Result, cause};
 pub use launch::{Further, Launch};
+pub use offshoot_engine::criu;
 pub use offshoot_engine::log::{Format, Log};
 pub use root::{Runtime, in_user_namespace};
 pub use starter::default_config;

@@ -1,5 +1,6 @@
 //! One file a command: its entry in the table and the few lines that turn a call into a verb of the library.
 
+pub mod checkpoint;
 pub mod delete;
 pub mod events;
 pub mod features;
