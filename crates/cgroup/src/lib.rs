@@ -39,6 +39,8 @@ pub struct Cgroup {
     /// What is still to be done, of a cgroup that this process makes.
     plan: Option<Box<CgroupPlan>>,
     unit: Option<Unit>,
+    /// Where a further process goes on cgroup2, if not into the container's own directory.
+    elsewhere: Option<OwnedFd>,
     rootless: bool,
     /// Whether systemd was asked to start the unit.
     started: bool,
@@ -139,7 +141,17 @@ impl Cgroup {
     /// The directory for `CLONE_INTO_CGROUP`: the unified hierarchy's, once it is made.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.hierarchy("").map(|joined| joined.dir.as_fd())
+        self.elsewhere.as_ref().map(AsFd::as_fd).or_else(|| self.hierarchy("").map(|joined| joined.dir.as_fd()))
+    }
+
+    /// With [`Cgroup::fd`] where the process `pid` is by now, if that is another cgroup than the container's: an init
+    /// that manages cgroups has moved, and the kernel then lets no process into the one above (EBUSY).
+    #[must_use]
+    pub fn or_where(mut self, pid: i32) -> Cgroup {
+        if pid > 0 && self.tasks.is_empty() {
+            self.elsewhere = self.fd_of(pid).ok();
+        }
+        self
     }
 
     /// The v1 `tasks` files, one per hierarchy; a single-threaded process that writes `0` into each enters the

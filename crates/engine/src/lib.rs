@@ -27,4 +27,4 @@ mod stage_rootfs;
 mod streams;
 
 pub use error::{Error, Kind, Result};
-pub use parent::{Created, Exec, Io, create, exec};
+pub use parent::{Created, Exec, Io, Progress, create, exec};

@@ -39,6 +39,16 @@ pub struct Created {
     pub resctrl: Option<crate::rdt::Group>,
 }
 
+/// What exists by now and is to be written down before more is done.
+pub enum Progress<'a> {
+    /// The cgroup.
+    Cgroup(&'a Cgroup),
+    /// The process too; it has not been let go yet.
+    Process(&'a Created),
+}
+
+type Save<'a> = dyn FnMut(Progress) -> Result<()> + 'a;
+
 /// An `exec`.
 pub struct Exec<'a> {
     /// The decision.
@@ -55,7 +65,7 @@ pub struct Exec<'a> {
 ///
 /// # Errors
 /// What failed. Nothing is left on the host: no process, cgroup or mount.
-pub fn create(plan: &Plan, io: Io, save: &mut dyn FnMut(&Created) -> Result<()>) -> Result<Created> {
+pub fn create(plan: &Plan, io: Io, save: &mut Save) -> Result<Created> {
     let unprivileged = plan.unprivileged;
     let job = Job {
         launcher: plan.entry.launcher.as_deref(),
@@ -77,7 +87,7 @@ pub fn create(plan: &Plan, io: Io, save: &mut dyn FnMut(&Created) -> Result<()>)
         count: 0,
         state: serde_json::Value::Null,
     };
-    let result = host.prepare(io).and_then(|end| host.serve(&end, save));
+    let result = host.prepare(io, save).and_then(|end| host.serve(&end, save));
     host.finish(result)
 }
 
@@ -134,7 +144,7 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn prepare(&mut self, io: Io) -> Result<HostEnd> {
+    fn prepare(&mut self, io: Io, save: &mut Save) -> Result<HostEnd> {
         let plan = self.plan.ok_or_else(|| Error::new("there is no container to make"))?;
         let mut opened = Opened::default();
         let mut end = Err(Error::new("the plan does not clone"));
@@ -145,6 +155,7 @@ impl Host<'_> {
                 HostStep::Cgroup => {
                     self.cgroup = Some(Cgroup::prepare(&plan.cgroup).map_err(|e| Error::new(e.to_string()))?)
                 }
+                HostStep::Save => self.cgroup.iter().try_for_each(|cgroup| save(Progress::Cgroup(cgroup)))?,
                 HostStep::Open => {
                     opened = open::open(plan, &mut self.maps)?;
                     (opened.fifo, opened.console, opened.root) = (fifo.take(), console.take(), root.take());
@@ -198,7 +209,7 @@ impl Host<'_> {
     }
 
     /// Answers the container's processes until they are done.
-    fn serve(&mut self, end: &HostEnd, save: &mut dyn FnMut(&Created) -> Result<()>) -> Result<()> {
+    fn serve(&mut self, end: &HostEnd, save: &mut Save) -> Result<()> {
         loop {
             match end.receive()? {
                 Some(Report::At(point)) => {
@@ -238,7 +249,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn at(&mut self, point: Sync, save: &mut dyn FnMut(&Created) -> Result<()>) -> Result<()> {
+    fn at(&mut self, point: Sync, save: &mut Save) -> Result<()> {
         let steps = match self.plan {
             Some(plan) => plan.host(point),
             None if point == Sync::Attached => vec![HostStep::Attach, HostStep::OomScoreAdj],
@@ -312,9 +323,9 @@ impl Host<'_> {
         hooks::run_all(kind, plan.hooks_of(kind), &state, None)
     }
 
-    fn save(&mut self, save: &mut dyn FnMut(&Created) -> Result<()>) -> Result<()> {
+    fn save(&mut self, save: &mut Save) -> Result<()> {
         let created = self.created()?;
-        let result = save(&created);
+        let result = save(Progress::Process(&created));
         let Created { pid, pidfd, cgroup, resctrl } = created;
         (self.init, self.cgroup, self.resctrl) = (Some(Child { pid, pidfd }), Some(cgroup), resctrl);
         result

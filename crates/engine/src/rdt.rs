@@ -77,8 +77,23 @@ impl Group {
         write(&self.dir.join("schemata"), &(self.schemata.join("\n") + "\n"))
     }
 
+    /// The group's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether it was made for this container, and goes with it.
+    pub fn is_own(&self) -> bool {
+        self.made
+    }
+
+    /// The monitoring group, which is always the container's own.
+    pub fn monitor(&self) -> Option<&PathBuf> {
+        self.monitor.as_ref()
+    }
+
     /// What is to be removed with the container: the group if it is its own, else its monitoring group.
-    pub fn paths(&self) -> Vec<PathBuf> {
+    fn paths(&self) -> Vec<PathBuf> {
         self.monitor.iter().chain(self.made.then_some(&self.dir)).cloned().collect()
     }
 

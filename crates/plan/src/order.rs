@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// What the host does before the first process exists.
 pub fn prepare() -> Vec<HostStep> {
-    vec![HostStep::Cgroup, HostStep::Open, HostStep::Clone]
+    vec![HostStep::Cgroup, HostStep::Save, HostStep::Open, HostStep::Clone]
 }
 
 /// What the host does while the container's process waits at `point`.

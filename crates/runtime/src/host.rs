@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Runtime};
 use offshoot_plan::Host;
-use offshoot_plan::cgroup::{CgroupHost, Driver};
+use offshoot_plan::cgroup::{CgroupHost, Driver, Mode};
 use offshoot_seccomp::{Arch, Kernel, flag};
 use offshoot_sys::seccomp::flag_available;
 use std::fs;
@@ -31,21 +31,22 @@ impl Runtime {
     /// # Errors
     /// `/proc` cannot be read, or systemd does not answer although it is to make the cgroup.
     pub fn host(&self) -> Result<Host> {
-        let euid = nix::unistd::geteuid().as_raw();
-        let user = euid != 0 || crate::in_user_namespace();
+        let user = !nix::unistd::geteuid().is_root() || crate::in_user_namespace();
         let driver = if self.systemd_cgroup { Driver::Systemd { user } } else { Driver::Fs };
-        let cgroup = self.cgroup_host(driver)?;
-        Ok(Host {
-            euid,
-            in_user_namespace: cgroup.in_userns,
-            cgroup,
-            seccomp: seccomp(),
-            apparmor: fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            last_cap: number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP),
-            bounding: bounding(),
-            resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
-        })
+        self.cgroup_host(driver).map(facts)
+    }
+
+    /// What a further process depends on: not the cgroups, which exist.
+    pub(crate) fn exec_host(&self) -> Host {
+        let none = CgroupHost {
+            mode: Mode::V2,
+            hierarchies: Vec::new(),
+            unified: None,
+            in_userns: false,
+            huge_page_sizes: Vec::new(),
+            systemd: None,
+        };
+        facts(none)
     }
 
     pub(crate) fn cgroup_host(&self, driver: Driver) -> Result<CgroupHost> {
@@ -55,6 +56,20 @@ impl Runtime {
             host.systemd = Some(offshoot_cgroup::probe_systemd(user).map_err(failed)?);
         }
         Ok(host)
+    }
+}
+
+fn facts(cgroup: CgroupHost) -> Host {
+    Host {
+        euid: nix::unistd::geteuid().as_raw(),
+        in_user_namespace: cgroup.in_userns,
+        cgroup,
+        seccomp: seccomp(),
+        apparmor: fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        last_cap: number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP),
+        bounding: bounding(),
+        resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
     }
 }
 

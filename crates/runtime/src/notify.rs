@@ -44,6 +44,11 @@ pub fn make_directory(state_dir: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(dir))
 }
 
+/// Whether this process has a service manager to tell.
+pub fn is_wanted() -> bool {
+    manager().is_some()
+}
+
 /// The service manager's socket.
 fn manager() -> Option<PathBuf> {
     std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)

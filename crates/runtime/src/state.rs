@@ -61,6 +61,8 @@ pub struct State {
     pub cgroup_made: bool,
     /// The limits in force: those of `config.json` as changed by `update`.
     pub resources: Resources,
+    /// Whether there is a program to start.
+    pub has_process: bool,
     /// Hooks to run in `start`.
     pub poststart: Vec<Hook>,
     /// Hooks to run after `delete`.

@@ -1,0 +1,192 @@
+//! `create`
+
+use crate::bundle::Bundle;
+use crate::connect::{Console, receive_master};
+use crate::container::CONFIG;
+use crate::descriptors::Descriptors;
+use crate::launch::Launch;
+use crate::state::{ConfigView, VERSION};
+use crate::{Container, Error, Kind, Result, Runtime, State, notify, process};
+use offshoot_cgroup::CgroupState;
+use offshoot_engine::{Created, Io, Progress};
+use offshoot_plan::{Kind as Namespace, Plan, Request};
+use offshoot_sys::{libc, path};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// A container whose process waits for `start`.
+pub struct New {
+    /// Its record, locked.
+    pub container: Container,
+    /// The process's descriptor.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, of a process that the caller waits for.
+    pub master: Option<OwnedFd>,
+}
+
+impl Runtime {
+    /// Makes a container; its process waits for [`Runtime::start`].
+    ///
+    /// # Errors
+    /// What is wrong with the bundle, all at once, or what failed. Nothing is left on the host then.
+    pub fn create(&self, wanted: &Launch) -> Result<New> {
+        let bundle = Bundle::open(&wanted.bundle)?;
+        self.create_from(wanted, &bundle)
+    }
+
+    /// As [`Runtime::create`], from a bundle that is open already.
+    ///
+    /// # Errors
+    /// As [`Runtime::create`].
+    pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
+        let dir = self.dir(&wanted.id)?;
+        if dir.exists() {
+            // Before anything else is looked at: the answer that callers expect. `reserve` decides for good.
+            return Err(Error::new(Kind::Exists, "container with given ID already exists"));
+        }
+        let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
+        let notifies = notify::is_wanted();
+        let request = Request {
+            id: wanted.id.clone(),
+            bundle: bundle.path.clone(),
+            systemd_cgroup: self.systemd_cgroup,
+            rootless: self.is_rootless(),
+            no_pivot: wanted.no_pivot,
+            no_new_keyring: wanted.no_new_keyring,
+            preserve_fds: descriptors.total,
+            listen_fds: descriptors.listen,
+            listen_fd_names: descriptors.names,
+            notify_dir: notifies.then(|| dir.join("notify")),
+            detached: wanted.detached,
+            console_socket: wanted.connections.console_socket.is_some(),
+            joins_own_network: joins_own_network(&bundle.spec),
+            root_is_mount: false,
+        };
+        let plan = offshoot_plan::build(&bundle.spec, &request, &self.host()?).map_err(|all| Error::problems(&all))?;
+        for warning in &plan.warnings {
+            self.log.warn(warning);
+        }
+        let socket = wanted.connections.console_socket.as_deref();
+        let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
+        let mut container = self.reserve(record(&plan, bundle, self))?;
+        let made = self.make(&mut container, bundle, &plan, theirs, wanted);
+        match made.and_then(|created| Ok((ours.map(receive_master).transpose()?, created))) {
+            Ok((master, created)) => Ok(New { container, pidfd: created.pidfd, master }),
+            Err(error) => {
+                self.abandon(&mut container);
+                Err(error)
+            }
+        }
+    }
+
+    fn make(
+        &self,
+        container: &mut Container,
+        bundle: &Bundle,
+        plan: &Plan,
+        console: Option<OwnedFd>,
+        wanted: &Launch,
+    ) -> Result<Created> {
+        fs::write(container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
+        notify::make_directory(&container.dir)?;
+        let fifo = container.fifo();
+        path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
+        // For reading and writing: the process that inherits it neither waits to open it nor meets its end.
+        let fifo = path::open(&fifo, libc::O_RDWR, 0).map_err(|e| Error::io("open the start fifo", &e.into()))?;
+        let io = Io { fifo: Some(fifo), console, root: None, log: &self.log };
+        let created = offshoot_engine::create(plan, io, &mut |progress| {
+            note(container, progress);
+            container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))
+        })
+        .map_err(|error| started(&error))?;
+        wanted.connections.announce(created.pid, created.pidfd.as_fd(), "standard")?;
+        Ok(created)
+    }
+
+    /// Takes back a container that could not be made. Its hooks may have been told of it, so poststop hooks are, too.
+    pub(crate) fn abandon(&self, container: &mut Container) {
+        for error in container.teardown() {
+            self.log.warn(error);
+        }
+        container.poststop(&self.log);
+    }
+}
+
+/// The words around what kept a process from starting.
+pub(crate) fn started(error: &offshoot_engine::Error) -> Error {
+    let text = match error.kind() {
+        offshoot_engine::Kind::Container => {
+            format!("unable to start container process: error during container init: {error}")
+        }
+        _ => format!("unable to start container process: {error}"),
+    };
+    Error::new(Kind::System, text)
+}
+
+/// The first record: all that a later `delete` needs, wherever this process is killed.
+fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
+    let resources = bundle.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+    let labels = plan.annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    let streams = (0..3).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
+    State {
+        id: plan.id.clone(),
+        created: offshoot_spec::time::rfc3339_nano(SystemTime::now()),
+        config: ConfigView {
+            rootfs: plan.rootfs.clone(),
+            labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
+        },
+        rootless: runtime.is_rootless(),
+        external_descriptors: streams.map(|link| link.unwrap_or_default().to_string_lossy().into_owned()).collect(),
+        version: VERSION,
+        oci_version: bundle.spec.oci_version.clone(),
+        bundle: bundle.path.clone(),
+        annotations: plan.annotations.clone(),
+        own_pid_namespace: plan.namespaces.makes(Namespace::Pid),
+        cgroup: Some(CgroupState {
+            driver: plan.cgroup.driver,
+            unit: plan.cgroup.unit.as_ref().map(|unit| unit.name.clone()),
+            hierarchies: plan.cgroup.hierarchies.clone(),
+            rootless: plan.cgroup.rootless,
+        }),
+        resources,
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
+        has_process: !plan.process.args.is_empty(),
+        ..State::default()
+    }
+}
+
+/// Adds what exists now to the record.
+fn note(container: &mut Container, progress: Progress) {
+    let state = &mut container.state;
+    match progress {
+        Progress::Cgroup(_) => state.cgroup_made = true,
+        Progress::Process(created) => {
+            state.init_process_pid = created.pid;
+            state.init_process_start = process::stat(created.pid).map_or(0, |stat| stat.start);
+            state.cgroup_made = true;
+            let cgroup = created.cgroup.state();
+            state.cgroup_paths = cgroup.paths().into_iter().map(|(name, path)| (name, path.into())).collect();
+            state.cgroup = Some(cgroup);
+            let file = |kind: Namespace| PathBuf::from(format!("/proc/{}/ns/{}", created.pid, kind.file()));
+            state.namespace_paths =
+                Namespace::ALL.iter().map(|kind| (kind.runc_key().to_owned(), file(*kind))).collect();
+            if let Some(group) = &created.resctrl {
+                state.intel_rdt_path = group.dir().to_owned();
+                state.owns_intel_rdt = group.is_own();
+                state.intel_rdt_mon_path = group.monitor().cloned().unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Whether the network namespace to be joined is this process's own: its sysctls are the host's.
+fn joins_own_network(spec: &offshoot_spec::Spec) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    let mut joined = namespaces.filter(|ns| ns.kind == "network" && !ns.path.is_empty());
+    let id = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    joined.any(|ns| id(&ns.path).is_some_and(|found| Some(found) == id("/proc/self/ns/net")))
+}

@@ -1,0 +1,88 @@
+//! `exec`
+
+use crate::bundle::parse;
+use crate::connect::{Console, receive_master};
+use crate::descriptors::Descriptors;
+use crate::foreground::{Foreground, Subject};
+use crate::launch::Further;
+use crate::status::{Status, Verb};
+use crate::{Container, Error, Kind, Result, Runtime};
+use offshoot_cgroup::Cgroup;
+use offshoot_engine::{Created, Io};
+use offshoot_plan::ExecRequest;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+
+impl Runtime {
+    /// Runs a further process in a container. In the foreground, waits for it and returns its exit status; detached,
+    /// returns 0 when it runs.
+    ///
+    /// # Errors
+    /// The container does not run, or the process cannot be started.
+    pub fn exec(&self, wanted: &Further) -> Result<u8> {
+        // Without the lock: a further process changes nothing that is recorded, and many may come at once.
+        let container = self.load(&wanted.id)?;
+        match container.allow(Verb::Exec)? {
+            Status::Paused if !wanted.ignore_paused => {
+                let text = "cannot exec in a paused container (use --ignore-paused to override)";
+                return Err(Error::new(Kind::Status, text));
+            }
+            _ => {}
+        }
+        let text = fs::read(container.config()).map_err(|e| Error::io("read the container's config.json", &e))?;
+        let spec = parse(&text).map_err(|cause| Error::new(Kind::System, cause))?;
+        let process = wanted.wanted.process(&spec)?;
+        let descriptors = Descriptors::preserved(wanted.connections.preserve_fds)?;
+        let request = ExecRequest {
+            rootless: self.is_rootless(),
+            preserve_fds: descriptors.total,
+            listen_fds: descriptors.listen,
+            listen_fd_names: descriptors.names,
+            detached: wanted.detached,
+            console_socket: wanted.connections.console_socket.is_some(),
+        };
+        let plan = offshoot_plan::exec(&spec, &process, &wanted.id, &request, &self.exec_host())
+            .map_err(|all| Error::problems(&all))?;
+        for warning in &plan.warnings {
+            self.log.warn(warning);
+        }
+        let socket = wanted.connections.console_socket.as_deref();
+        let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
+        let foreground = match wanted.detached {
+            true => None,
+            false => Some(Foreground::new(plan.process.terminal, false, self.log.clone())?),
+        };
+        let init = container.init()?.ok_or_else(|| Error::new(Kind::Status, "cannot exec in a stopped container"))?;
+        let cgroup = self.cgroup_of(&container, &wanted.cgroups)?;
+        let exec = offshoot_engine::Exec { plan: &plan, init: &init, cgroup, state: state(&container) };
+        let io = Io { fifo: None, console: theirs, root: None, log: &self.log };
+        let created = offshoot_engine::exec(exec, io)
+            .map_err(|error| Error::new(Kind::System, format!("unable to start container process: {error}")))?;
+        if let Err(error) = wanted.connections.announce(created.pid, created.pidfd.as_fd(), "setns") {
+            let _ = offshoot_sys::pidfd::send_signal(&created.pidfd, offshoot_sys::libc::SIGKILL);
+            return Err(error);
+        }
+        let master = ours.map(receive_master).transpose()?;
+        let Created { pid, pidfd, .. } = created;
+        let Some(foreground) = foreground else { return Ok(0) };
+        foreground
+            .wait(Subject { pid, pidfd: pidfd.as_fd() }, master, None)
+            .map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
+    }
+
+    /// The container's cgroup, or those below it that were asked for.
+    fn cgroup_of(&self, container: &Container, below: &BTreeMap<String, String>) -> Result<Cgroup> {
+        let failed = |error: offshoot_cgroup::Error| Error::new(Kind::System, error.to_string());
+        let init = if below.is_empty() { container.state.init_process_pid } else { 0 };
+        container.cgroup()?.sub(below).map(|cgroup| cgroup.or_where(init)).map_err(failed)
+    }
+}
+
+/// The container's state, for a seccomp agent.
+fn state(container: &Container) -> serde_json::Value {
+    let state = &container.state;
+    let pid = state.init_process_pid;
+    let text = offshoot_engine::hooks::state(&state.id, "running", pid, &state.bundle, &state.annotations);
+    serde_json::from_slice(&text).unwrap_or_default()
+}

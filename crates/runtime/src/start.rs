@@ -1,0 +1,87 @@
+//! `start`, and what `run` does after `create`.
+
+use crate::create::New;
+use crate::foreground::{Foreground, Subject};
+use crate::launch::Launch;
+use crate::notify::Notify;
+use crate::status::Verb;
+use crate::{Container, Error, Kind, Result, Runtime, bundle::Bundle};
+use offshoot_engine::hooks;
+use offshoot_plan::HookKind;
+use offshoot_sys::event::{self, POLLERR};
+use offshoot_sys::{Errno, libc, path};
+use std::fs;
+use std::os::fd::AsFd;
+
+impl Runtime {
+    /// Lets the process of a created container become its program.
+    ///
+    /// # Errors
+    /// The container does not exist, or is not waiting to be started.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let mut container = self.lock(id)?;
+        container.allow(Verb::Start)?;
+        let notify = Notify::bind(&container.dir)?;
+        self.release(&mut container)?;
+        let pid = container.state.init_process_pid;
+        drop(container);
+        notify.map_or(Ok(()), |notify| notify.wait(pid, &self.log))
+    }
+
+    /// Writes the byte that the process waits for, and runs poststart hooks when it has become its program.
+    fn release(&self, container: &mut Container) -> Result<()> {
+        if !container.state.has_process {
+            return Err(Error::new(Kind::Request, "cannot start a container without a process: config.json has none"));
+        }
+        let failed = |error: offshoot_sys::Error| match error.errno() {
+            Errno::ENXIO => Error::new(Kind::Status, "container process is already dead"),
+            _ => Error::io("open the start fifo", &error.into()),
+        };
+        let fifo = path::open(container.fifo(), libc::O_WRONLY | libc::O_NONBLOCK, 0).map_err(failed)?;
+        // Gone first: a container is running from the moment on at which its process may run.
+        fs::remove_file(container.fifo()).map_err(|error| Error::io("remove the start fifo", &error))?;
+        path::write_all(&fifo, b"0").map_err(failed)?;
+        if container.state.poststart.is_empty() {
+            return Ok(());
+        }
+        // The process's end of the fifo closes with its exec.
+        event::poll(&mut [(fifo.as_fd(), POLLERR, 0)], None).map_err(failed)?;
+        let state = &container.state;
+        let text = hooks::state(&state.id, "running", state.init_process_pid, &state.bundle, &state.annotations);
+        hooks::run_all(HookKind::Poststart, &state.poststart, &text, None).map_err(|error| {
+            self.abandon(container);
+            Error::new(Kind::System, error.to_string())
+        })
+    }
+
+    /// Creates and starts a container. In the foreground, waits for its process, removes the container and returns
+    /// the exit status; detached, returns 0 at once.
+    ///
+    /// # Errors
+    /// As [`Runtime::create`] and [`Runtime::start`]. Nothing is left on the host then.
+    pub fn run(&self, launch: &Launch) -> Result<u8> {
+        let bundle = Bundle::open(&launch.bundle)?;
+        let terminal = bundle.spec.process.as_ref().is_some_and(|process| process.terminal);
+        let foreground = match launch.detached {
+            true => None,
+            false => Some(Foreground::new(terminal, launch.subreaper, self.log.clone())?),
+        };
+        let New { mut container, pidfd, master } = self.create_from(launch, &bundle)?;
+        let notify = Notify::bind(&container.dir).and_then(|notify| self.release(&mut container).map(|()| notify));
+        let notify = notify.inspect_err(|_| self.abandon(&mut container))?;
+        let (id, pid) = (container.state.id.clone(), container.state.init_process_pid);
+        // Others may look at the container, signal it and exec into it meanwhile.
+        drop(container);
+        let Some(foreground) = foreground else {
+            return notify.map_or(Ok(0), |notify| notify.wait(pid, &self.log).map(|()| 0));
+        };
+        let exit = foreground.wait(Subject { pid, pidfd: pidfd.as_fd() }, master, notify.as_ref());
+        if !launch.keep {
+            match self.delete(&id, true) {
+                Err(error) if error.kind() != Kind::NotFound => self.log.warn(error),
+                _ => {}
+            }
+        }
+        exit.map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
+    }
+}
