@@ -13,7 +13,7 @@ const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::R
 const MAX_FILE: usize = 64 << 20;
 
 /// How long a cgroup may take to become empty once its processes were killed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A directory of a cgroup file system.
 #[derive(Debug)]
@@ -250,4 +250,34 @@ pub(crate) fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
         Component::Normal(name) => Some(name),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_leads_out() {
+        let root = std::env::temp_dir().join(format!("offshoot-test-{}-dir", std::process::id()));
+        std::fs::create_dir_all(root.join("in")).unwrap();
+        std::fs::write(root.join("outside"), "").unwrap();
+        symlink("../outside", root.join("in/link")).unwrap();
+        let dir = Dir::mounted(&root.join("in")).unwrap();
+        for name in ["../outside", "/etc/passwd", "link", ".."] {
+            assert!(matches!(
+                dir.write(name, "x").unwrap_err().errno(),
+                Some(Errno::EXDEV | Errno::ELOOP | Errno::EISDIR)
+            ));
+        }
+        assert!(dir.child("..".as_ref()).is_err());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_a_whole_word() {
+        assert_eq!(find_key("oom 1\noom_kill 2\n", "oom_kill"), Some(2));
+        assert_eq!(find_key("oom 1\noom_kill 2\n", "oom"), Some(1));
+        assert_eq!(find_key("oom_kill 2\n", "oom"), None);
+    }
 }

@@ -1,6 +1,6 @@
 //! Freezing and thawing.
 
-use crate::dir::{Dir, PATIENCE};
+use crate::dir::Dir;
 use crate::make::Joined;
 use crate::{Cgroup, Error, Result};
 use offshoot_sys::Errno;
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How often v1 is asked again: its freezer misses processes that are forked meanwhile.
 const ATTEMPTS: u32 = 1000;
+/// How long v2 may take: a process in an uninterruptible call stops only after it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Stops every process in the cgroup, and waits until all have.

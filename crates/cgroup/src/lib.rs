@@ -154,6 +154,11 @@ impl Cgroup {
         self
     }
 
+    /// The directories, to mount them or to look into them.
+    pub fn directories(&self) -> impl Iterator<Item = (&Hierarchy, BorrowedFd<'_>)> {
+        self.joined.iter().map(|joined| (&joined.hierarchy, joined.dir.as_fd()))
+    }
+
     /// The v1 `tasks` files, one per hierarchy; a single-threaded process that writes `0` into each enters the
     /// cgroup. Written by the process itself this takes 33 µs, where a pid written to `cgroup.procs` by somebody
     /// else waits for a grace period, 5 to 21 ms.
@@ -187,10 +192,11 @@ impl Cgroup {
     }
 
     fn write_pid(&self, pid: i32, which: impl Fn(&Joined) -> bool) -> Result<()> {
+        let lenient = self.rootless && self.plan.as_ref().is_none_or(|plan| !plan.path_given);
         for joined in self.joined.iter().filter(|joined| which(joined)) {
             match write_pid(&joined.dir, pid) {
                 Err(_) if joined.hierarchy.optional => {}
-                Err(e) if self.rootless && e.is_permission() => {}
+                Err(e) if lenient && e.is_permission() => {}
                 Err(e) => return Err(e.while_doing(format_args!("error adding pid {pid} to cgroups"))),
                 Ok(()) => {}
             }

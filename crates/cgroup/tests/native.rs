@@ -160,6 +160,41 @@ fn undo_takes_back_what_was_made_and_no_more() {
 }
 
 #[test]
+fn a_failure_half_way_leaves_nothing() {
+    let Some(own) = Own::new("half") else { return };
+    let mut plan = own.plan("/a/b", "{}");
+    let broken = plan.hierarchies.len() / 2;
+    plan.hierarchies[broken].mount_point = "/nonexistent".into();
+    plan.hierarchies[broken].optional = false;
+    let error = Cgroup::prepare(&plan).map(drop).unwrap_err().to_string();
+    assert_eq!(error, "unable to apply cgroup configuration: open /nonexistent: no such file or directory");
+    assert!(!own.exists());
+    // A value that is refused before the process comes in, too.
+    if own.host.mode != Mode::V2 {
+        let plan = own.plan("/a/b", r#"{"cpu":{"cpus":"4096"}}"#);
+        assert!(Cgroup::prepare(&plan).is_err());
+        assert!(!own.exists());
+    }
+}
+
+/// Containers that share a parent come and go at the same time: one takes away what another is about to use.
+#[test]
+fn siblings_do_not_get_in_each_others_way() {
+    let Some(own) = Own::new("siblings") else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let own = &own;
+            scope.spawn(move || {
+                for round in 0..20 {
+                    own.prepare(&format!("/shared/{thread}-{round}")).undo().unwrap();
+                }
+            });
+        }
+    });
+    // A parent that its maker found in use stays, as a parent that was there before does.
+}
+
+#[test]
 fn a_cgroup_in_use_is_refused_and_kept() {
     let Some(own) = Own::new("used") else { return };
     let cgroup = own.prepare("");
