@@ -36,14 +36,18 @@ pub static GLOBAL: &[Flag] = &[
 /// [`Command::group`](crate::command::Command::group) over such a list.
 pub static COMMANDS: Commands = &[
     &verbs::checkpoint::COMMAND,
+    &verbs::create::CREATE,
     &verbs::delete::COMMAND,
     &verbs::events::COMMAND,
+    &verbs::exec::COMMAND,
     &verbs::kill::COMMAND,
     &verbs::list::COMMAND,
     &verbs::pause::PAUSE,
     &verbs::ps::COMMAND,
     &verbs::pause::RESUME,
+    &verbs::create::RUN,
     &verbs::spec::COMMAND,
+    &verbs::start::COMMAND,
     &verbs::state::COMMAND,
     &verbs::update::COMMAND,
     &verbs::features::COMMAND,

@@ -3,16 +3,21 @@
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
-use offshoot_runtime::{Connections, Launch};
+use offshoot_runtime::Connections;
+use offshoot_runtime::create::Create;
+use offshoot_runtime::start::Run;
 use std::path::{Path, PathBuf};
 
 const BUNDLE: Flag = Flag::path("bundle", "the bundle's directory (default: the working directory)").short("b");
-const CONSOLE_SOCKET: Flag = Flag::path("console-socket", "AF_UNIX socket that gets the master of the process's terminal");
+const CONSOLE_SOCKET: Flag =
+    Flag::path("console-socket", "AF_UNIX socket that gets the master of the process's terminal");
 const PIDFD_SOCKET: Flag = Flag::path("pidfd-socket", "AF_UNIX socket that gets a pidfd of the process");
 const PID_FILE: Flag = Flag::path("pid-file", "file for the process's number");
-const NO_PIVOT: Flag = Flag::switch("no-pivot", "change the root without pivot_root, for a root filesystem on a ramdisk");
+const NO_PIVOT: Flag =
+    Flag::switch("no-pivot", "change the root without pivot_root, for a root filesystem on a ramdisk");
 const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the caller's session keyring");
-const PRESERVE_FDS: Flag = Flag::number("preserve-fds", "pass on so many descriptors from 3 on, beside those of $LISTEN_FDS");
+const PRESERVE_FDS: Flag =
+    Flag::number("preserve-fds", "pass on so many descriptors from 3 on, beside those of $LISTEN_FDS");
 
 /// `offshoot create`
 pub static CREATE: Command = Command::new("create", "make a container, up to where its program starts", create)
@@ -45,31 +50,30 @@ pub static RUN: Command = Command::new("run", "create and start a container", ru
     );
 
 fn create(call: &Call) -> Result<u8, Failure> {
-    let launch = Launch { detached: true, ..launch(call)? };
-    let created = call.runtime().and_then(|runtime| Ok(runtime.create(&launch)?));
-    created.map(|()| 0).map_err(|failure| failure.during("offshoot create"))
+    let created = wanted(call, true).and_then(|wanted| Ok(call.runtime()?.create(&wanted)?));
+    created.map(|_| 0).map_err(|failure| failure.during("offshoot create"))
 }
 
 fn run(call: &Call) -> Result<u8, Failure> {
-    let launch = Launch {
-        detached: call.on("detach"),
-        keep: call.on("keep"),
-        subreaper: !call.on("no-subreaper"),
-        ..launch(call)?
-    };
-    let ran = call.runtime().and_then(|runtime| Ok(runtime.run(&launch)?));
-    ran.map_err(|failure| failure.during("offshoot run"))
+    let run = Run { keep: call.on("keep"), no_subreaper: call.on("no-subreaper") };
+    let ran = wanted(call, call.on("detach")).and_then(|wanted| Ok(call.runtime()?.run(&wanted, run)?));
+    ran.map(status).map_err(|failure| failure.during("offshoot run"))
 }
 
-fn launch(call: &Call) -> Result<Launch, Failure> {
-    Ok(Launch {
+fn wanted(call: &Call, detached: bool) -> Result<Create, Failure> {
+    Ok(Create {
         id: call.id()?.to_owned(),
         bundle: call.path("bundle").unwrap_or(Path::new("")).to_owned(),
         connections: connections(call)?,
         no_pivot: call.on("no-pivot"),
         no_new_keyring: call.on("no-new-keyring"),
-        ..Launch::default()
+        detached,
     })
+}
+
+/// The exit status of a process, which is below 256 also for one that a signal ended.
+pub fn status(of_process: i32) -> u8 {
+    u8::try_from(of_process).unwrap_or(u8::MAX)
 }
 
 /// What the caller gets of a process, by options that `exec` has, too.

@@ -1,8 +1,10 @@
 //! One file a command: its entry in the table and the few lines that turn a call into a verb of the library.
 
 pub mod checkpoint;
+pub mod create;
 pub mod delete;
 pub mod events;
+pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;
@@ -10,5 +12,6 @@ pub mod pause;
 pub mod plan;
 pub mod ps;
 pub mod spec;
+pub mod start;
 pub mod state;
 pub mod update;
