@@ -3,9 +3,7 @@
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
-use offshoot_runtime::Connections;
-use offshoot_runtime::create::Create;
-use offshoot_runtime::start::Run;
+use offshoot_runtime::{Connections, Launch};
 use std::path::{Path, PathBuf};
 
 const BUNDLE: Flag = Flag::path("bundle", "the bundle's directory (default: the working directory)").short("b");
@@ -50,30 +48,30 @@ pub static RUN: Command = Command::new("run", "create and start a container", ru
     );
 
 fn create(call: &Call) -> Result<u8, Failure> {
-    let created = wanted(call, true).and_then(|wanted| Ok(call.runtime()?.create(&wanted)?));
+    let created = launch(call).and_then(|launch| Ok(call.runtime()?.create(&Launch { detached: true, ..launch })?));
     created.map(|_| 0).map_err(|failure| failure.during("offshoot create"))
 }
 
 fn run(call: &Call) -> Result<u8, Failure> {
-    let run = Run { keep: call.on("keep"), no_subreaper: call.on("no-subreaper") };
-    let ran = wanted(call, call.on("detach")).and_then(|wanted| Ok(call.runtime()?.run(&wanted, run)?));
-    ran.map(status).map_err(|failure| failure.during("offshoot run"))
+    let own = |launch| Launch {
+        detached: call.on("detach"),
+        keep: call.on("keep"),
+        subreaper: !call.on("no-subreaper"),
+        ..launch
+    };
+    let ran = launch(call).and_then(|launch| Ok(call.runtime()?.run(&own(launch))?));
+    ran.map_err(|failure| failure.during("offshoot run"))
 }
 
-fn wanted(call: &Call, detached: bool) -> Result<Create, Failure> {
-    Ok(Create {
+fn launch(call: &Call) -> Result<Launch, Failure> {
+    Ok(Launch {
         id: call.id()?.to_owned(),
         bundle: call.path("bundle").unwrap_or(Path::new("")).to_owned(),
         connections: connections(call)?,
         no_pivot: call.on("no-pivot"),
         no_new_keyring: call.on("no-new-keyring"),
-        detached,
+        ..Launch::default()
     })
-}
-
-/// The exit status of a process, which is below 256 also for one that a signal ended.
-pub fn status(of_process: i32) -> u8 {
-    u8::try_from(of_process).unwrap_or(u8::MAX)
 }
 
 /// What the caller gets of a process, by options that `exec` has, too.

@@ -3,9 +3,9 @@
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
-use crate::verbs::create::{connections, status};
-use offshoot_runtime::exec::Exec;
-use offshoot_runtime::wanted::{Wanted, sub_cgroups};
+use crate::verbs::create::connections;
+use offshoot_runtime::wanted::sub_cgroups;
+use offshoot_runtime::{Further, Wanted};
 use std::path::PathBuf;
 
 /// The exit status of an `exec` that did not get as far as the program's own.
@@ -47,9 +47,9 @@ fn run(call: &Call) -> Result<u8, Failure> {
 fn exec(call: &Call) -> Result<u8, Failure> {
     let text = |name| call.text(name).map(String::from);
     let texts = |name| call.texts(name).map(String::from).collect::<Vec<_>>();
-    let wanted = Exec {
+    let further = Further {
         id: call.id()?.to_owned(),
-        process: Wanted {
+        wanted: Wanted {
             file: call.path("process").map(PathBuf::from),
             args: call.arguments()[1..].to_vec(),
             cwd: text("cwd"),
@@ -66,7 +66,6 @@ fn exec(call: &Call) -> Result<u8, Failure> {
         cgroups: sub_cgroups(&texts("cgroup"))?,
         ignore_paused: call.on("ignore-paused"),
         detached: call.on("detach"),
-        no_subreaper: true,
     };
-    Ok(status(call.runtime()?.exec(&wanted)?))
+    Ok(call.runtime()?.exec(&further)?)
 }

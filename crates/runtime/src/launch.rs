@@ -1,0 +1,44 @@
+//! What `create`, `run` and `exec` ask for beside the bundle.
+
+use crate::connect::Connections;
+use crate::wanted::Wanted;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A container to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launch {
+    /// Its name.
+    pub id: String,
+    /// Its bundle; empty for the working directory.
+    pub bundle: PathBuf,
+    /// What the caller gets of its process.
+    pub connections: Connections,
+    /// Change the root by moving a mount: on a ramdisk pivot_root(2) cannot work.
+    pub no_pivot: bool,
+    /// Leave the process in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Return when the process runs. `create` always does.
+    pub detached: bool,
+    /// Keep the container when its process has ended.
+    pub keep: bool,
+    /// Become the parent of the container's orphans.
+    pub subreaper: bool,
+}
+
+/// A further process in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Further {
+    /// The container's name.
+    pub id: String,
+    /// The process.
+    pub wanted: Wanted,
+    /// What the caller gets of it.
+    pub connections: Connections,
+    /// Where below the container's cgroup it goes; see [`crate::wanted::sub_cgroups`].
+    pub cgroups: BTreeMap<String, String>,
+    /// Also in a paused container, where it will not run until that is resumed.
+    pub ignore_paused: bool,
+    /// Return when the process runs.
+    pub detached: bool,
+}
