@@ -1,7 +1,7 @@
 //! Import: whatever holds a root file system becomes an image, or leaves nothing behind.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::RenameFlags;
@@ -152,16 +152,18 @@ impl<'a> Making<'a> {
     }
 
     /// An uncompressed archive: of a root file system, or of an image.
-    fn archive(&mut self, plain: impl Read) -> Result<()> {
-        let mut plain = BufReader::with_capacity(BUFFER, plain);
-        let start = plain.fill_buf().map_err(|error| Error::refused(format!("the archive is corrupt: {error}")))?;
+    fn archive(&mut self, mut plain: impl Read) -> Result<()> {
+        let mut start = Vec::new();
+        let looked = (&mut plain).take(oci::START).read_to_end(&mut start);
+        looked.map_err(|error| Error::refused(format!("the archive is corrupt: {error}")))?;
         let is_image = match self.options.format {
-            Format::Auto => oci::looks_like_image(start),
+            Format::Auto => oci::looks_like_image(&start),
             format => format == Format::Image,
         };
+        let plain = BufReader::with_capacity(BUFFER, start.as_slice().chain(plain));
         match is_image {
             true => oci::archive(self, plain),
-            false => self.add_layer(plain, None).map(drop),
+            false => self.add_layer(plain, None),
         }
     }
 

@@ -20,17 +20,21 @@ const DOCUMENT: u64 = 8 << 20;
 const NESTING: usize = 4;
 const BUFFER: usize = 256 << 10;
 
-/// Whether the first block of an archive begins an image rather than a root file system.
+/// How much of an archive's beginning [`looks_like_image`] wants to see.
+pub(crate) const START: u64 = 4096;
+
+/// Whether an archive that begins so holds an image rather than a root file system: by its first entry but `./`.
 pub(crate) fn looks_like_image(start: &[u8]) -> bool {
-    let name = start.get(..100).unwrap_or_default();
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    let name = name.strip_prefix(b"./").unwrap_or(name);
-    let digits = name.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count();
+    let names = start.chunks_exact(512).map(|header| {
+        let name = header[..100].split(|byte| *byte == 0).next().unwrap_or_default();
+        name.strip_prefix(b"./").unwrap_or(name)
+    });
+    let Some(name) = names.into_iter().find(|name| !name.is_empty()) else { return false };
     let known: [&[u8]; 6] = [b"blobs", b"blobs/", b"index.json", b"oci-layout", b"manifest.json", b"repositories"];
-    let by_digest: [&[u8]; 4] = [b"", b"/", b".json", b".tar"];
-    known.contains(&name)
-        || name.starts_with(b"blobs/sha256")
-        || digits == 64 && (by_digest.contains(&&name[64..]) || name[64] == b'/')
+    let digits = name.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count();
+    // `docker save` and skopeo name layers and configurations by their digests.
+    let by_digest = digits == 64 && matches!(&name[64..], b"" | b".json" | b".tar" | [b'/', ..]);
+    known.contains(&name) || name.starts_with(b"blobs/sha256") || by_digest
 }
 
 /// An image in a directory.
@@ -213,4 +217,36 @@ fn layer(making: &mut Making, blobs: &Blobs, part: &Part, diff_id: &Digest) -> R
     add(making, &mut raw).map_err(|error| error.prefixed(format!("layer {:?}", part.path)))?;
     std::io::copy(&mut raw, &mut std::io::sink()).map_err(|error| Error::io("read(layer)", &error))?;
     part.verify(&seen.digest(), seen.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_told_from_root_file_systems_by_their_first_entry() {
+        let archive = |names: &[&str]| -> Vec<u8> {
+            let block = |name: &&str| {
+                let mut block = name.as_bytes().to_vec();
+                block.resize(512, 0);
+                block
+            };
+            names.iter().flat_map(block).collect()
+        };
+        let digest = "a".repeat(64);
+        let named =
+            [format!("{digest}/"), format!("{digest}.json"), format!("{digest}/layer.tar"), format!("{digest}.tar")];
+        for name in ["blobs/", "./blobs/sha256/", "index.json", "oci-layout"]
+            .into_iter()
+            .chain(named.iter().map(String::as_str))
+        {
+            assert!(looks_like_image(&archive(&["./", name])), "{name}");
+            assert!(looks_like_image(&archive(&[name])), "{name}");
+        }
+        for name in ["bin/", "./etc/", "blobs.txt", &digest[1..], &format!("{digest}x")] {
+            assert!(!looks_like_image(&archive(&[name])), "{name}");
+        }
+        assert!(!looks_like_image(b""));
+        assert!(!looks_like_image(&[0; 1024]));
+    }
 }
