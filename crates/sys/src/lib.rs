@@ -8,9 +8,11 @@ mod error;
 mod text;
 
 pub mod bpf;
+pub mod btrfs;
 pub mod event;
 pub mod fork;
 pub mod fsattr;
+pub mod loopdev;
 pub mod memfd;
 pub mod mount;
 pub mod ns;
