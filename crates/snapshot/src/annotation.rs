@@ -97,8 +97,8 @@ mod tests {
     fn the_annotation_has_defaults() {
         let request = Request::parse("image=debian").unwrap();
         assert_eq!(request, Request { image: "debian".into(), driver: Choice::Auto, keep: false, size: None });
-        let request = Request::parse("image=debian:12,driver=dir,keep=true,size=1.5G").unwrap();
-        assert_eq!(request.driver.to_string(), "dir");
+        let request = Request::parse("image=debian:12,driver=btrfs,keep=true,size=1.5G").unwrap();
+        assert_eq!(request.driver.to_string(), "btrfs");
         assert_eq!((request.keep, request.size), (true, Some(1_610_612_736)));
         assert_eq!(Request::parse("image=sha256:abcd12").unwrap().image, "sha256:abcd12");
     }

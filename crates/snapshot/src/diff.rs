@@ -1,6 +1,6 @@
 //! What a clone has changed since it was made of its image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use nix::sys::stat::FileStat;
@@ -75,6 +75,19 @@ fn compare(before: &Union, after: &Union) -> Result<Vec<Change>> {
     }
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(changes)
+}
+
+/// Bytes on disk of the files that differ.
+pub(crate) fn changed_bytes(before: &Union, after: &Union) -> Result<u64> {
+    let changed: HashSet<_> = compare(before, after)?.into_iter().map(|change| change.path).collect();
+    let mut total = 0;
+    after.walk(&mut |node| {
+        if changed.contains(node.path) {
+            total += node.stat.st_blocks.cast_unsigned() * 512;
+        }
+        Ok(())
+    })?;
+    Ok(total)
 }
 
 fn same(a: &FileStat, b: &FileStat) -> bool {

@@ -4,22 +4,48 @@ mod common;
 
 use std::os::unix::fs::MetadataExt;
 
-use common::{as_ids, idmap, is_root, listing, scratch, store_with_image, within};
+use common::{Disk, Scratch, as_ids, idmap, is_root, listing, scratch, store_at, store_with_image, within};
 use offshoot_snapshot::{Choice, CloneOptions, DriverKind, Kind};
 
 fn by(kind: DriverKind) -> CloneOptions {
     CloneOptions { driver: Choice::Fixed(kind), keep: true, size: None }
 }
 
+/// Where a driver works, and for how long: a scratch directory, or a disk of its own.
+enum Place {
+    Here(Scratch),
+    On(Disk),
+}
+
+impl Place {
+    fn path(&self) -> std::path::PathBuf {
+        match self {
+            Place::Here(scratch) => scratch.0.clone(),
+            Place::On(disk) => disk.path(),
+        }
+    }
+}
+
+/// Every driver with a place for it, as far as this machine has one.
+fn places(test: &str) -> Vec<(DriverKind, Place)> {
+    if !is_root() {
+        return Vec::new();
+    }
+    let mut places = Vec::new();
+    for kind in [DriverKind::Overlay, DriverKind::Dir] {
+        places.push((kind, Place::Here(scratch(&format!("{test}-{kind}")))));
+    }
+    if let Some(disk) = Disk::new("btrfs", 1, &["-q"]) {
+        places.push((DriverKind::Btrfs, Place::On(disk)));
+    }
+    places
+}
+
 #[test]
 fn every_driver_shows_the_image_and_keeps_what_is_written_apart() {
-    if !is_root() {
-        return;
-    }
-    let scratch = scratch("every-driver");
-    let (store, image) = store_with_image(&scratch);
-    let wanted = listing(&scratch.0.join("tree"));
-    for kind in [DriverKind::Overlay, DriverKind::Dir] {
+    for (kind, place) in places("every") {
+        let (store, image) = store_at(&place.path());
+        let wanted = listing(&place.path().join("tree"));
         let (one, two) = (format!("{kind}-1"), format!("{kind}-2"));
         let one = store.clone_for(&image, &one, &by(kind)).unwrap();
         let two = store.clone_for(&image, &two, &by(kind)).unwrap();
@@ -29,20 +55,25 @@ fn every_driver_shows_the_image_and_keeps_what_is_written_apart() {
         std::fs::remove_file(within(&mount, "etc/motd")).unwrap();
         assert_eq!(listing(&within(&other, "")), wanted, "{kind}");
         drop((mount, other));
+        let changes =
+            one.diff().unwrap().iter().map(|c| format!("{} {}", c.kind.letter(), c.path.display())).collect::<Vec<_>>();
+        assert_eq!(changes, ["C etc/hostname", "D etc/motd"], "{kind}");
         one.delete().unwrap();
         two.delete().unwrap();
+        assert!(store.clones().unwrap().is_empty());
+        assert_eq!(store.sweep().unwrap(), 0, "{kind}");
+        assert_eq!(store.check(false).unwrap().problems, Vec::<String>::new());
+        store.remove_image("small").unwrap();
+        for place in ["layers", "images", "templates", "clones", "tmp"] {
+            assert_eq!(std::fs::read_dir(store.path().join(place)).unwrap().count(), 0, "{kind} {place}");
+        }
     }
-    assert!(store.clones().unwrap().is_empty());
 }
 
 #[test]
 fn ids_are_mapped_by_the_mount_and_never_stored() {
-    if !is_root() {
-        return;
-    }
-    let scratch = scratch("ids");
-    let (store, image) = store_with_image(&scratch);
-    for kind in [DriverKind::Overlay, DriverKind::Dir] {
+    for (kind, place) in places("ids") {
+        let (store, image) = store_at(&place.path());
         let clone = store.clone_for(&image, &format!("{kind}"), &by(kind)).unwrap();
         let mount = clone.mount(Some(&idmap(1_000_000))).unwrap();
         let owner =
@@ -55,7 +86,7 @@ fn ids_are_mapped_by_the_mount_and_never_stored() {
         });
         assert_eq!(owner("new"), (1_000_000, 1_000_000), "{kind}");
         drop(mount);
-        let stored = scratch.0.join(format!("store/clones/{kind}/r1"));
+        let stored = place.path().join(format!("store/clones/{kind}/r1"));
         for path in ["new", "etc/motd"] {
             let stat = std::fs::metadata(stored.join(path)).unwrap();
             assert_eq!((stat.uid(), stat.gid()), (0, 0), "{kind} {path}");
@@ -71,12 +102,8 @@ fn ids_are_mapped_by_the_mount_and_never_stored() {
 
 #[test]
 fn a_clone_goes_back_to_its_snapshots() {
-    if !is_root() {
-        return;
-    }
-    let scratch = scratch("snapshots");
-    let (store, image) = store_with_image(&scratch);
-    for kind in [DriverKind::Overlay, DriverKind::Dir] {
+    for (kind, place) in places("snapshots") {
+        let (store, image) = store_at(&place.path());
         let mut clone = store.clone_for(&image, &format!("{kind}"), &by(kind)).unwrap();
         let read = |clone: &offshoot_snapshot::RootClone| {
             let mount = clone.mount(None).unwrap();
@@ -100,8 +127,8 @@ fn a_clone_goes_back_to_its_snapshots() {
         assert_eq!(read(&clone).as_deref(), Some("one"), "{kind}");
         assert_eq!(clone.rollback("one").unwrap_err().kind(), Kind::NotFound);
         clone.delete().unwrap();
+        assert_eq!(store.sweep().unwrap(), 0);
     }
-    assert_eq!(store.sweep().unwrap(), 0);
 }
 
 #[test]
@@ -119,4 +146,43 @@ fn a_mounted_overlay_is_not_frozen() {
     assert!(error.hint().is_some());
     drop(mount);
     clone.snapshot("s").unwrap();
+}
+
+#[test]
+fn btrfs_takes_nested_subvolumes_along_and_limits_sizes() {
+    if !is_root() {
+        return;
+    }
+    let Some(disk) = Disk::new("btrfs", 1, &["-q"]) else { return };
+    let (store, image) = store_at(&disk.path());
+    let mut clone = store.clone_for(&image, "c", &by(DriverKind::Btrfs)).unwrap();
+    let mount = clone.mount(None).unwrap();
+    let root = |path: &str| std::fs::File::open(within(&mount, path)).unwrap();
+    offshoot_sys::btrfs::create_subvolume(root("var"), "machines".as_ref()).unwrap();
+    offshoot_sys::btrfs::create_subvolume(root("var/machines"), "inner".as_ref()).unwrap();
+    std::fs::write(within(&mount, "var/machines/inner/file"), "nested").unwrap();
+    clone.snapshot("s").unwrap();
+    std::fs::write(within(&mount, "var/machines/inner/file"), "changed").unwrap();
+    drop(mount);
+    clone.rollback("s").unwrap();
+    let mount = clone.mount(None).unwrap();
+    assert_eq!(std::fs::read_to_string(within(&mount, "var/machines/inner/file")).unwrap(), "nested");
+    drop(mount);
+    clone.delete().unwrap();
+    let mut limited = CloneOptions { size: Some(32 << 20), ..by(DriverKind::Btrfs) };
+    let error = store.clone_for(&image, "limited", &limited).unwrap_err();
+    assert!(error.hint().unwrap().contains("btrfs quota enable"), "{error:?}");
+    let enable = std::process::Command::new("btrfs").args(["quota", "enable"]).arg(disk.path()).status();
+    if !enable.is_ok_and(|status| status.success()) {
+        println!("skipped: btrfs quota enable");
+        return;
+    }
+    // Automatic choice comes to btrfs, as the first that can limit.
+    limited.driver = Choice::Auto;
+    let clone = store.clone_for(&image, "limited", &limited).unwrap();
+    assert_eq!(clone.driver(), DriverKind::Btrfs);
+    let mount = clone.mount(None).unwrap();
+    let full = std::fs::write(within(&mount, "big"), vec![b'x'; 64 << 20]).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::EDQUOT));
+    assert!(clone.usage().unwrap() > 0);
 }

@@ -17,9 +17,11 @@ use crate::record;
 use crate::store::{Store, place};
 use crate::union::Union;
 
+mod btrfs;
 mod old_overlay;
 mod overlay;
 mod plain;
+mod template;
 
 /// The storage drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,18 +29,21 @@ mod plain;
 pub enum DriverKind {
     /// overlayfs over the image's layers: the page cache is shared by all clones.
     Overlay,
+    /// btrfs snapshots: independent of the image, and the size can be limited.
+    Btrfs,
     /// A writable copy of every file: works everywhere.
     Dir,
 }
 
 impl DriverKind {
     /// All of them, in the order in which `auto` tries them.
-    pub const ALL: [DriverKind; 2] = [DriverKind::Overlay, DriverKind::Dir];
+    pub const ALL: [DriverKind; 3] = [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::Dir];
 
     /// The name users write.
     pub fn as_str(self) -> &'static str {
         match self {
             DriverKind::Overlay => "overlay",
+            DriverKind::Btrfs => "btrfs",
             DriverKind::Dir => "dir",
         }
     }
@@ -46,6 +51,7 @@ impl DriverKind {
     pub(crate) fn driver(self) -> &'static dyn Driver {
         match self {
             DriverKind::Overlay => &overlay::Overlay,
+            DriverKind::Btrfs => &btrfs::Btrfs,
             DriverKind::Dir => &plain::Plain,
         }
     }

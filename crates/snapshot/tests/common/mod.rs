@@ -40,7 +40,7 @@ pub fn rootfs(at: &Path) {
         echo offshoot > etc/hostname; echo hello > etc/motd; echo 1 > var/log/old; echo x > bin/tool
         ln -s ../etc/hostname bin/link; ln bin/tool bin/hard; chmod 4755 bin/tool
         chown 1000:1001 var/log/old; mknod dev/null c 1 3; chmod 666 dev/null; mkfifo var/fifo
-        truncate -s 1M var/sparse; echo end >> var/sparse; setfattr -n user.note -v hi etc/motd || true
+        truncate -s 1M var/sparse; echo end >> var/sparse; touch -d 2001-02-03T04:05:06.789 etc/motd
     "#;
     assert!(Command::new("bash").args(["-c", script]).arg(at).status().unwrap().success());
 }
@@ -57,12 +57,47 @@ pub fn import_as(store: &Store, path: &Path, name: &str, format: Format) -> Resu
 
 /// A store with one image, `small`, of [`rootfs`].
 pub fn store_with_image(scratch: &Scratch) -> (Store, Image) {
-    let tree = scratch.0.join("tree");
+    store_at(&scratch.0)
+}
+
+/// The same on any disk, with the tree in `tree` and the store in `store`.
+pub fn store_at(path: &Path) -> (Store, Image) {
+    let tree = path.join("tree");
     std::fs::create_dir(&tree).unwrap();
     rootfs(&tree);
-    let store = Store::open(scratch.0.join("store")).unwrap();
+    let store = Store::open(path.join("store")).unwrap();
     let image = import(&store, &tree, "small").unwrap();
     (store, image)
+}
+
+/// A file system of its own in a file, mounted nowhere: its root is reached by descriptor.
+pub struct Disk {
+    pub root: OwnedFd,
+    file: Scratch,
+}
+
+impl Disk {
+    /// A fresh file system made by `mkfs.KIND`; says why where that is not possible.
+    pub fn new(kind: &str, gigabytes: u64, mkfs: &[&str]) -> Option<Disk> {
+        let file = scratch(&format!("disk-{kind}-{}", std::thread::current().name().unwrap_or("x").replace("::", "-")));
+        let image = file.0.join("image");
+        std::fs::File::create(&image).unwrap().set_len(gigabytes << 30).unwrap();
+        let made = Command::new(format!("mkfs.{kind}")).args(mkfs).arg(&image).output();
+        if !made.is_ok_and(|output| output.status.success()) {
+            println!("skipped: no mkfs.{kind}");
+            return None;
+        }
+        let backing = std::fs::File::options().read(true).write(true).open(&image).unwrap();
+        let device = offshoot_sys::loopdev::LoopDevice::attach(&backing, false).unwrap();
+        let context = offshoot_sys::mount::FsContext::open(kind).unwrap();
+        context.string("source", device.path()).unwrap();
+        context.create().unwrap();
+        Some(Disk { root: context.mount(0).unwrap(), file })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        within(&self.root, "")
+    }
 }
 
 /// A mapping of 65536 ids from `outside` on.
@@ -73,7 +108,8 @@ pub fn idmap(outside: u32) -> IdMap {
 
 /// A path below a detached mount.
 pub fn within(mount: &OwnedFd, path: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{path}", mount.as_raw_fd()))
+    // By number rather than `self`, so that tools find it too.
+    PathBuf::from(format!("/proc/{}/fd/{}/{path}", std::process::id(), mount.as_raw_fd()))
 }
 
 /// Does something with the file system identity of the root of a range, as a container's root has it.
