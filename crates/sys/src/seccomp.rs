@@ -55,10 +55,12 @@ struct Program {
 pub fn load(program: &[SockFilter], flags: u64) -> Result<Option<OwnedFd>> {
     let text = || format!("seccomp(SECCOMP_SET_MODE_FILTER, {flags:#x}, {} instructions)", program.len());
     let Ok(len) = u16::try_from(program.len()) else { return Err(Error::new(text(), Errno::E2BIG)) };
+    // The kernel looks at the low half only and would drop the rest in silence.
+    let Ok(flags) = u32::try_from(flags) else { return Err(Error::new(text(), Errno::EINVAL)) };
     let args = Program { len, filter: program.as_ptr() };
     // SAFETY: `args` points at `len` instructions, which the kernel copies and checks.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const args) };
-    if flags & FLAG_NEW_LISTENER != 0 {
+    if u64::from(flags) & FLAG_NEW_LISTENER != 0 {
         return owned(ret).map(Some).map_err(|errno| Error::new(text(), errno));
     }
     match Errno::result(ret) {
@@ -77,6 +79,7 @@ pub fn action_available(action: u32) -> bool {
 
 /// Whether the kernel knows the flag: it looks at the flags before the filter, so a null filter gives EFAULT, not EINVAL.
 pub fn flag_available(flag: u64) -> bool {
+    let Ok(flag) = u32::try_from(flag) else { return false };
     let none = std::ptr::null::<Program>();
     // SAFETY: the kernel refuses a null program; nothing is loaded.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flag, none) };

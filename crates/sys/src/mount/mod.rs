@@ -162,7 +162,7 @@ pub fn umount(path: impl AsRef<Path>, flags: i32) -> Result<()> {
 
 /// Detaches the mount whose root `fd` is, through the caller's `/proc`. Lazily always, since `fd` itself keeps it busy.
 pub fn umount_fd(fd: impl AsFd) -> Result<()> {
-    umount(crate::path::fd_path(fd), libc::MNT_DETACH)
+    umount(crate::path::fd_path(fd.as_fd()), libc::MNT_DETACH)
 }
 
 /// mount(2), for what the newer calls cannot do. `target` is `/proc/self/fd/N` wherever a container could change the path;

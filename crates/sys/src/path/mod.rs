@@ -23,7 +23,7 @@ pub use libc::{
 pub fn access_exec(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let mode = nix::unistd::AccessFlags::X_OK;
-    call!(nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, mode, AtFlags::AT_EACCESS), "faccessat({path:?}, X_OK)")
+    call!(nix::unistd::faccessat(at(None), path, mode, AtFlags::AT_EACCESS), "faccessat({path:?}, X_OK)")
 }
 
 /// What `fstat` tells of a file.
@@ -80,11 +80,12 @@ pub fn openat(dir: Option<BorrowedFd>, path: impl AsRef<Path>, flags: i32, mode:
 
 /// Opens the very file of `fd` again, with other `flags`, through the caller's `/proc`.
 pub fn reopen(fd: impl AsFd, flags: i32) -> Result<OwnedFd> {
-    openat(None, fd_path(fd), flags, 0)
+    openat(None, fd_path(fd.as_fd()), flags, 0)
 }
 
-/// The path by which `/proc` shows a descriptor of the calling process: `/proc/self/fd/7`.
-pub fn fd_path(fd: impl AsFd) -> PathBuf {
+/// The path by which `/proc` shows a descriptor of the calling process: `/proc/self/fd/7`. `Copy` keeps an owned descriptor,
+/// which would be closed on return, from being passed.
+pub fn fd_path(fd: impl AsFd + Copy) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
@@ -147,7 +148,7 @@ pub fn fchmod(fd: impl AsFd, mode: u32) -> Result<()> {
     let ret = match nix::sys::stat::fchmod(&fd, bits) {
         Err(Errno::EBADF) => {
             let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
-            nix::sys::stat::fchmodat(at(None), &fd_path(&fd), bits, flags)
+            nix::sys::stat::fchmodat(at(None), &fd_path(fd.as_fd()), bits, flags)
         }
         ret => ret,
     };
@@ -338,3 +339,6 @@ pub(crate) fn flag_names(flags: i32) -> String {
     }
     names.join("|")
 }
+
+#[cfg(test)]
+mod tests;
