@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -157,22 +157,19 @@ impl Dir {
         // ext4 and xfs order data before such a rename only by heuristics (man 5 ext4, auto_da_alloc); so ask for it.
         file.sync_data().call(|| format!("fdatasync({:?})", self.path.join(&new)))?;
         crate::crash::point();
-        self.rename(&new, self, name, RenameFlags::empty())?;
+        self.rename(&new, self, name, 0)?;
         crate::crash::point();
         Ok(())
     }
 
     /// Renames something just below into `to`.
-    pub(crate) fn rename(
-        &self,
-        from: impl AsRef<Path>,
-        to: &Dir,
-        new: impl AsRef<Path>,
-        flags: RenameFlags,
-    ) -> Result<()> {
+    pub(crate) fn rename(&self, from: impl AsRef<Path>, to: &Dir, new: impl AsRef<Path>, flags: u32) -> Result<()> {
         let (from, new) = (from.as_ref(), new.as_ref());
-        nix::fcntl::renameat2(&self.fd, from, &to.fd, new, flags)
-            .call(|| format!("renameat2({:?}, {:?}, {flags:?})", self.path.join(from), to.path.join(new)))
+        // nix has no renameat2 where the C library is musl.
+        let renamed = offshoot_sys::path::renameat2(Some(self.fd.as_fd()), from, Some(to.fd.as_fd()), new, flags);
+        renamed
+            .map_err(|error| error.errno())
+            .call(|| format!("renameat2({:?}, {:?}, {flags:#x})", self.path.join(from), to.path.join(new)))
     }
 
     /// The names in this directory, in the order of the file system, without `.` and `..`.
@@ -225,7 +222,7 @@ impl Dir {
             // A tree of thousands of levels would take as many descriptors: its lower part moves up beside the top.
             deep.count += 1;
             let moved = format!(".deep-{}-{}", std::process::id(), deep.count);
-            self.rename(name, deep.top, &moved, RenameFlags::empty())?;
+            self.rename(name, deep.top, &moved, 0)?;
             deep.moved.push(moved);
             return Ok(());
         }

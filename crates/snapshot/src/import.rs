@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::RenameFlags;
+use offshoot_sys::libc::RENAME_NOREPLACE;
 
 use crate::archive::Limits;
 use crate::archive::compress::decoder;
@@ -234,7 +234,7 @@ impl<'a> Making<'a> {
         let held = self.store.lock(Lock::Exclusive)?;
         let place_in = |name: &str, to: &Dir, new: &str| {
             crash::point();
-            match self.staging.dir.rename(name, to, new, RenameFlags::RENAME_NOREPLACE) {
+            match self.staging.dir.rename(name, to, new, RENAME_NOREPLACE) {
                 // Another import was faster; what is there is the same, as its name is its digest.
                 Err(error) if error.kind() == Kind::Exists => Ok(()),
                 result => result,

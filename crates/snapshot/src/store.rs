@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::fcntl::RenameFlags;
+use offshoot_sys::libc::RENAME_NOREPLACE;
 
 use crate::crash;
 use crate::dir::{Dir, Lock, Locked};
@@ -122,7 +122,7 @@ impl Store {
     /// it is locked.
     pub(crate) fn discard(&self, from: &Dir, name: impl AsRef<Path>) -> Result<Discarded> {
         let name = name.as_ref();
-        let gone = self.fresh("del", |gone| from.rename(name, &self.tmp, gone, RenameFlags::RENAME_NOREPLACE))?;
+        let gone = self.fresh("del", |gone| from.rename(name, &self.tmp, gone, RENAME_NOREPLACE))?;
         crash::point();
         let lock = self.tmp.sub(&gone)?.lock(Lock::Exclusive, true)?;
         Ok(Discarded { name: gone, _lock: lock })
@@ -166,7 +166,7 @@ impl Staging<'_> {
     /// Makes the whole directory appear as `name` in `to`, in one step.
     pub(crate) fn publish(mut self, to: &Dir, name: impl AsRef<Path>) -> Result<Dir> {
         crash::point();
-        self.store.tmp.rename(&self.name, to, &name, RenameFlags::RENAME_NOREPLACE)?;
+        self.store.tmp.rename(&self.name, to, &name, RENAME_NOREPLACE)?;
         self.published = true;
         crash::point();
         let fd = self.dir.open_at(".", nix::fcntl::OFlag::O_DIRECTORY, 0)?;

@@ -105,7 +105,7 @@ pub fn timerfd(after: Duration) -> Result<OwnedFd> {
     let timer = call!(owned(ret.into()), "timerfd_create()")?;
     // SAFETY: `itimerspec` is plain integers, for which zero is valid.
     let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
-    spec.it_value.tv_sec = after.as_secs() as libc::time_t;
+    spec.it_value.tv_sec = after.as_secs() as _;
     // Zero would disarm the timer instead of firing at once.
     spec.it_value.tv_nsec = after.subsec_nanos().max(u32::from(after.is_zero())) as libc::c_long;
     // SAFETY: `spec` outlives the call; no old value is asked for.
