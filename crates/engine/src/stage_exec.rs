@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::protocol::Report;
 use crate::stage::{Opened, Stage};
+use nix::sys::signal::Signal;
 use offshoot_sys::{Errno, errno_text, libc, path, process};
 use std::ffi::CString;
 use std::io::Write as _;
@@ -23,6 +24,10 @@ impl Stage<'_> {
         let fifo = self.opened.fifo.take();
         self.opened = Opened { fifo, ..Opened::default() };
         process::reset_signals()?;
+        if self.opened.fifo.is_some() {
+            // A container that waits for `start` can be stopped like any other; init is deaf to what it does not handle.
+            process::exit_on_signals(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])?;
+        }
         self.close_all_but(&keep)
     }
 

@@ -107,6 +107,10 @@ impl Runtime {
 
     /// Takes back a container that could not be made. Its hooks may have been told of it, so poststop hooks are, too.
     pub(crate) fn abandon(&self, container: &mut Container) {
+        if !container.state.cgroup_made {
+            // The engine took back what it had made of it; what is there now was there before.
+            container.state.cgroup = None;
+        }
         for error in container.teardown() {
             self.log.warn(error);
         }

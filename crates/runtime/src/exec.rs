@@ -5,7 +5,7 @@ use crate::connect::{Console, receive_master};
 use crate::descriptors::Descriptors;
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Further;
-use crate::status::{Status, Verb};
+use crate::status::Verb;
 use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_cgroup::Cgroup;
 use offshoot_engine::{Created, Io};
@@ -23,13 +23,7 @@ impl Runtime {
     pub fn exec(&self, wanted: &Further) -> Result<u8> {
         // Without the lock: a further process changes nothing that is recorded, and many may come at once.
         let container = self.load(&wanted.id)?;
-        match container.allow(Verb::Exec)? {
-            Status::Paused if !wanted.ignore_paused => {
-                let text = "cannot exec in a paused container (use --ignore-paused to override)";
-                return Err(Error::new(Kind::Status, text));
-            }
-            _ => {}
-        }
+        container.allow(if wanted.ignore_paused { Verb::ExecIgnorePaused } else { Verb::Exec })?;
         let text = fs::read(container.config()).map_err(|e| Error::io("read the container's config.json", &e))?;
         let spec = parse(&text).map_err(|cause| Error::new(Kind::System, cause))?;
         let process = wanted.wanted.process(&spec)?;

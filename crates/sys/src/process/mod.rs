@@ -234,6 +234,22 @@ pub fn reset_signals() -> Result<()> {
     call!(empty.thread_set_mask(), "sigprocmask(SIG_SETMASK, [])")
 }
 
+/// Makes `signals` end the process, with 128 and the signal as a shell reports it. The first process of a pid namespace
+/// needs a handler for that: the kernel drops what would take its default action there. A new program starts without it.
+pub fn exit_on_signals(signals: &[nix::sys::signal::Signal]) -> Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+    extern "C" fn end(signal: libc::c_int) {
+        exit(128 + signal)
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for &signal in signals {
+        // SAFETY: the handler only calls _exit(2), which may be called at any moment (man 7 signal-safety).
+        let set = unsafe { sigaction(signal, &action) };
+        call!(set, "sigaction({signal})")?;
+    }
+    Ok(())
+}
+
 /// The names of `CLONE_NEW*` flags, joined by `|`.
 pub(crate) fn clone_names(flags: u64) -> String {
     const NAMES: [(i32, &str); 9] = [
