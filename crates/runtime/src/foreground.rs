@@ -12,8 +12,8 @@ use offshoot_sys::libc::{SIGCHLD, SIGKILL, SIGSTOP, SIGURG, SIGWINCH};
 use offshoot_sys::{Errno, pidfd, process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Signals that libc keeps for itself (man 7 nptl).
-const INTERNAL: std::ops::RangeInclusive<i32> = 32..=33;
+/// Signals that C libraries keep for themselves: 32 and 33 (man 7 nptl), and 34 in musl.
+const INTERNAL: std::ops::RangeInclusive<i32> = 32..=34;
 
 /// A foreground that waits for its process.
 #[derive(Debug)]
