@@ -36,7 +36,7 @@ impl Store {
     pub fn clone_for(&self, image: &Image, name: &str, options: &CloneOptions) -> Result<RootClone<'_>> {
         let make = || {
             let kind = self.choose(options)?;
-            kind.driver().prepare(self, &image.record)?;
+            kind.driver().prepare(self, &image.record, options.size)?;
             let clone = self.make_clone(image, name, kind, options)?;
             if options.keep {
                 offshoot_sys::fsattr::fsync(&self.clones)?;
@@ -49,7 +49,7 @@ impl Store {
     /// Makes many clones of an image at once, using several threads where the driver waits for the disk.
     pub fn clone_many(&self, image: &Image, names: &[String], options: &CloneOptions) -> Vec<Result<RootClone<'_>>> {
         let prepared = self.choose(options).and_then(|kind| {
-            kind.driver().prepare(self, &image.record)?;
+            kind.driver().prepare(self, &image.record, options.size)?;
             Ok(kind)
         });
         let kind = match prepared.during(|| format!("clone image {:?}", image.shown())) {

@@ -152,10 +152,14 @@ impl Store {
         let config = dir.read(place::CONFIG, CONFIG)?;
         let damaged = |error| Error::new(Kind::Corrupt, format!("the configuration of image {id} is damaged: {error}"));
         Ok(Image {
-            record: record::read(&dir, place::IMAGE)?,
+            record: self.load_record(id)?,
             names: names.iter().filter(|(_, other)| *other == id).map(|(name, _)| name.clone()).collect(),
             config: serde_json::from_slice(&config).map_err(damaged)?,
         })
+    }
+
+    pub(crate) fn load_record(&self, id: &Digest) -> Result<record::Image> {
+        record::read(&self.images.sub(id.hex())?, place::IMAGE)
     }
 
     fn resolve(&self, reference: &str, names: &BTreeMap<Name, Digest>) -> Result<Digest> {

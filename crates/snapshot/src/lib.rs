@@ -43,6 +43,7 @@ mod sweep;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod union;
 mod usage;
 

@@ -45,7 +45,7 @@ impl Store {
         let mut used: Vec<Digest> = Vec::new();
         for id in &images {
             // An image whose record is damaged keeps everything, until it is repaired.
-            used.extend(record::read::<record::Image>(&self.images.sub(id.hex())?, place::IMAGE)?.layers);
+            used.extend(self.load_record(id)?.layers);
         }
         for name in self.layers.names()? {
             if !used.iter().any(|id| name == id.hex()) {

@@ -38,6 +38,9 @@ fn places(test: &str) -> Vec<(DriverKind, Place)> {
     if let Some(disk) = Disk::new("btrfs", 1, &["-q"]) {
         places.push((DriverKind::Btrfs, Place::On(disk)));
     }
+    if let Some(disk) = Disk::new("xfs", 2, &["-q", "-m", "reflink=1"]) {
+        places.push((DriverKind::Reflink, Place::On(disk)));
+    }
     places
 }
 
@@ -88,6 +91,10 @@ fn ids_are_mapped_by_the_mount_and_never_stored() {
         drop(mount);
         let stored = place.path().join(format!("store/clones/{kind}/r1"));
         for path in ["new", "etc/motd"] {
+            if kind == DriverKind::Reflink {
+                // Its files are in a file; mounting it without a map below tells the same.
+                continue;
+            }
             let stat = std::fs::metadata(stored.join(path)).unwrap();
             assert_eq!((stat.uid(), stat.gid()), (0, 0), "{kind} {path}");
         }

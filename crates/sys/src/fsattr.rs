@@ -71,6 +71,59 @@ pub fn ficlone(to: impl AsFd, from: impl AsFd) -> Result<()> {
     call!(ret, "ioctl([{to}], FICLONE, [{from}])").map(drop)
 }
 
+/// `struct fiemap` with room for some extents.
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    room: u32,
+    reserved: u32,
+    extents: [FiemapExtent; 128],
+}
+
+/// `struct fiemap_extent`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+/// `_IOWR('f', 11, struct fiemap)`; the size is that of the header.
+const FIEMAP: u32 = 3 << 30 | 32 << 16 | (b'f' as u32) << 8 | 11;
+const FIEMAP_FLAG_SYNC: u32 = 1;
+const FIEMAP_EXTENT_LAST: u32 = 1;
+const FIEMAP_EXTENT_SHARED: u32 = 0x2000;
+
+/// Bytes of a file's extents that it shares with no other file.
+pub fn unshared_bytes(fd: impl AsFd) -> Result<u64> {
+    let number = fd.as_fd().as_raw_fd();
+    let (mut start, mut total) = (0, 0);
+    loop {
+        // SAFETY: `Fiemap` is plain integers, for which zero is valid.
+        let mut map: Fiemap = unsafe { std::mem::zeroed() };
+        map.start = start;
+        map.length = u64::MAX - start;
+        map.flags = FIEMAP_FLAG_SYNC;
+        map.room = map.extents.len() as u32;
+        // SAFETY: `map` is the structure of FIEMAP with as many extents as it says, and outlives the call.
+        let ret = unsafe { libc::ioctl(number, FIEMAP as libc::Ioctl, &raw mut map) };
+        call!(Errno::result(ret), "ioctl([{number}], FS_IOC_FIEMAP)")?;
+        let extents = &map.extents[..(map.mapped as usize).min(map.extents.len())];
+        total += extents.iter().filter(|e| e.flags & FIEMAP_EXTENT_SHARED == 0).map(|e| e.length).sum::<u64>();
+        match extents.last() {
+            Some(last) if last.flags & FIEMAP_EXTENT_LAST == 0 => start = last.logical + last.length,
+            _ => return Ok(total),
+        }
+    }
+}
+
 /// Writes everything of the file system of `fd` to disk.
 pub fn syncfs(fd: impl AsFd) -> Result<()> {
     let fd = fd.as_fd().as_raw_fd();

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 
 use crate::Result;
 
+const LOOP_GET_STATUS64: u32 = 0x4c05;
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 /// Linux 5.8: binds and configures in one step.
 const LOOP_CONFIGURE: u32 = 0x4c0a;
@@ -76,10 +77,34 @@ impl LoopDevice {
         call!(result.and(Err(Errno::EBUSY)), "ioctl(\"/dev/loop*\", LOOP_CONFIGURE, [{number}])")
     }
 
+    /// The device that is over `file` already, if any: a second one would give its file system two masters.
+    pub fn find(file: impl AsFd) -> Result<Option<LoopDevice>> {
+        let stat = crate::path::fstat(&file)?;
+        for name in crate::path::read_dir(crate::path::open("/sys/block", libc::O_RDONLY | libc::O_DIRECTORY, 0)?)? {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else { continue };
+            let path = PathBuf::from("/dev").join(name);
+            let Ok(device) = crate::path::open(&path, libc::O_RDONLY, 0) else { continue };
+            // SAFETY: `Info` is plain integers, for which zero is valid.
+            let mut info: Info = unsafe { std::mem::zeroed() };
+            // SAFETY: `info` is the structure of LOOP_GET_STATUS64 and outlives the call.
+            let ret = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as libc::Ioctl, &raw mut info) };
+            if ret == 0 && info.inode == stat.st_ino && decode(info.device) == stat.st_dev {
+                return Ok(Some(LoopDevice { _fd: device, path }));
+            }
+        }
+        Ok(None)
+    }
+
     /// The device's path, to mount it by.
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
+}
+
+/// The driver tells devices in the kernel's old 32-bit form: minor bits 0-7 and 20-31, major bits 8-19 (linux/kdev_t.h).
+fn decode(device: u64) -> u64 {
+    let minor = (device & 0xff) | (device >> 12 & 0xfff00);
+    libc::makedev((device >> 8 & 0xfff) as u32, minor as u32)
 }
 
 fn configure(device: &OwnedFd, file: &impl AsFd, read_only: bool) -> nix::Result<()> {

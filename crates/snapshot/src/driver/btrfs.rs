@@ -34,7 +34,7 @@ impl Driver for Btrfs {
         true
     }
 
-    fn prepare(&self, store: &Store, image: &record::Image) -> Result<()> {
+    fn prepare(&self, store: &Store, image: &record::Image, _: Option<u64>) -> Result<()> {
         template::prepare(store, image, DriverKind::Btrfs, |dir| {
             btrfs::create_subvolume(dir, OsStr::new(TREE))?;
             // Blocks are shared with the layers, so this costs names and inodes only.
@@ -44,7 +44,7 @@ impl Driver for Btrfs {
 
     fn threads(&self) -> usize {
         // Each snapshot waits for its transaction; those that wait together share one.
-        16
+        64
     }
 
     fn create(&self, site: &Site, id: &str) -> Result<Volume> {

@@ -18,9 +18,11 @@ use crate::store::{Store, place};
 use crate::union::Union;
 
 mod btrfs;
+mod ext4;
 mod old_overlay;
 mod overlay;
 mod plain;
+mod reflink;
 mod template;
 
 /// The storage drivers.
@@ -31,19 +33,22 @@ pub enum DriverKind {
     Overlay,
     /// btrfs snapshots: independent of the image, and the size can be limited.
     Btrfs,
+    /// A single file with a file system of its own, whose blocks are shared: on xfs and btrfs.
+    Reflink,
     /// A writable copy of every file: works everywhere.
     Dir,
 }
 
 impl DriverKind {
     /// All of them, in the order in which `auto` tries them.
-    pub const ALL: [DriverKind; 3] = [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::Dir];
+    pub const ALL: [DriverKind; 4] = [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::Reflink, DriverKind::Dir];
 
     /// The name users write.
     pub fn as_str(self) -> &'static str {
         match self {
             DriverKind::Overlay => "overlay",
             DriverKind::Btrfs => "btrfs",
+            DriverKind::Reflink => "reflink",
             DriverKind::Dir => "dir",
         }
     }
@@ -52,6 +57,7 @@ impl DriverKind {
         match self {
             DriverKind::Overlay => &overlay::Overlay,
             DriverKind::Btrfs => &btrfs::Btrfs,
+            DriverKind::Reflink => &reflink::Reflink,
             DriverKind::Dir => &plain::Plain,
         }
     }
@@ -160,9 +166,10 @@ pub(crate) trait Driver: Sync {
         false
     }
 
-    /// Prepares what all clones of an image share, before any lock is taken; done once for each image.
-    fn prepare(&self, store: &Store, image: &record::Image) -> Result<()> {
-        let _ = (store, image);
+    /// Prepares what all clones of an image share, before any lock is taken; done once for each image
+    /// (and size, where clones have one).
+    fn prepare(&self, store: &Store, image: &record::Image, size: Option<u64>) -> Result<()> {
+        let _ = (store, image, size);
         Ok(())
     }
 
