@@ -12,7 +12,7 @@ mod swrk;
 
 pub use dump::{Dump, dump};
 pub use message::{CgroupsMode, Flags};
-pub use restore::{Moment, Restore, restore};
+pub use restore::{Restore, restore};
 
 use std::collections::BTreeMap;
 

@@ -5,9 +5,10 @@ use super::swrk::{Notification, Start, Worker};
 use super::{DESCRIPTORS, config_file, external, quote};
 use crate::error::Context;
 use crate::log::Log;
-use crate::{Error, Result};
-use offshoot_plan::{Kind as Namespace, Plan};
-use offshoot_sys::fork::Child;
+use crate::{Created, Error, Progress, Result, hooks};
+use offshoot_cgroup::Cgroup;
+use offshoot_plan::{HookKind, Kind as Namespace, Plan};
+use offshoot_sys::fork::{self, Child};
 use offshoot_sys::mount::{AT_RECURSIVE, OPEN_TREE_CLONE, mount_legacy, move_mount_to, open_tree, umount};
 use offshoot_sys::{libc, path, pidfd, socket};
 use std::fs;
@@ -15,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const LOG_FILE: &str = "restore.log";
+
+type Save<'a> = dyn FnMut(Progress<'_>) -> Result<()> + 'a;
 
 /// What is restored, and how.
 #[derive(Debug)]
@@ -37,93 +40,153 @@ pub struct Restore<'a> {
     pub console: Option<BorrowedFd<'a>>,
 }
 
-/// Where a restore waits for its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// CRIU is there and has done nothing: what it restores will be in the cgroups in which this process is.
-    Started(i32),
-    /// The namespaces are there, with this process in them.
-    Namespaces(i32),
-    /// The processes are there and have not gone on yet; this is init.
-    Restored(i32),
-}
-
-/// Restores a container. Its init is a child of this process. `reached` may do what belongs to each moment; its error
-/// ends the restore, and what was restored so far.
+/// Restores a container. Its init is a child of this process. `save` writes down what exists, before its processes go on.
 ///
 /// # Errors
-/// CRIU's, with the lines of its log as warnings, and `reached`'s.
-pub fn restore(restore: &Restore<'_>, log: &Log, reached: &mut dyn FnMut(Moment) -> Result<()>) -> Result<Child> {
-    let images =
-        path::open(restore.images, libc::O_RDONLY | libc::O_DIRECTORY, 0).context(|| "open the images".into())?;
-    let work = restore.work.map(open_work).transpose()?;
-    let joined = namespaces(restore.plan)?;
-    let inherit: Vec<BorrowedFd<'_>> = joined.0.iter().map(|(_, fd)| fd.as_fd()).collect();
-    let flags = Namespace::Mount.flag();
-    let start = Start { stdio: true, inherit: &inherit, namespaces: flags };
-    // In a mount namespace of CRIU's own, so that nothing of this is left behind whatever happens.
-    let worker = Worker::start(&start, || prepare(restore).map_err(|error| error.to_string()))?;
-    let result = converse(restore, &worker, (&images, work.as_ref()), &joined, reached);
-    if result.is_err() {
-        quote::quote(&restore.work.unwrap_or(restore.images).join(LOG_FILE), log);
-    }
-    let finished = worker.finish(result.is_err());
-    let pid = result?;
-    let child = Child { pid, pidfd: pidfd::open(pid).context(|| "hold the restored process".into())? };
-    finished.map(|()| child)
-}
-
-fn converse(
-    restore: &Restore<'_>,
-    worker: &Worker,
-    (images, work): (&OwnedFd, Option<&OwnedFd>),
-    (namespaces, joined): &Joined,
-    reached: &mut dyn FnMut(Moment) -> Result<()>,
-) -> Result<i32> {
-    worker.session.check_version()?;
-    reached(Moment::Started(worker.child.pid))?;
-    let root =
-        path::open(&restore.plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the root".into())?;
-    let mut inherit: Vec<_> = namespaces.iter().map(|(key, fd)| (key.clone(), fd.as_raw_fd())).collect();
-    inherit.extend(pipes(restore.images)?);
-    let options = Options {
-        images: images.as_fd(),
-        work: work.map(AsFd::as_fd),
-        log_file: LOG_FILE,
-        root: restore.mount_point,
-        flags: restore.flags,
-        pid: None,
-        evasive_devices: true,
-        rst_sibling: true,
-        page_server: None,
-        parent: None,
-        config_file: config_file(&restore.plan.annotations),
-        freeze_cgroup: None,
-        external_mounts: &external::restore_mounts(restore.plan, root.as_fd()),
-        external: &[],
-        inherit: &inherit,
-        join_namespaces: joined,
-        cgroup_roots: &cgroups(worker.child.pid)?,
-        lsm_profile: restore.lsm_profile,
-        lsm_mount_context: restore.lsm_mount_context,
-    };
-    let response = worker.session.run(&request(Kind::Restore, &options), &mut |step| follow(restore, step, reached))?;
-    if response.pid > 0 { Ok(response.pid) } else { Err(Error::new("criu failed: it names no restored process")) }
-}
-
-fn follow(restore: &Restore<'_>, step: Notification, reached: &mut dyn FnMut(Moment) -> Result<()>) -> Result<()> {
-    match step.script.as_str() {
-        "setup-namespaces" => reached(Moment::Namespaces(step.pid)),
-        "post-restore" => reached(Moment::Restored(step.pid)),
-        "orphan-pts-master" => {
-            let (Some(console), Some(master)) = (restore.console, step.fds.first()) else {
-                return Err(Error::new("the container has a terminal, and there is no --console-socket to send it to"));
-            };
-            socket::send(console, b"orphan-pts-master", &[master.as_fd()])
-                .context(|| "send the terminal".into())
-                .map(drop)
+/// What failed; of CRIU, with the lines of its log as warnings. Nothing is left on the host: no process, cgroup or mount.
+pub fn restore(restore: &Restore<'_>, log: &Log, save: &mut Save<'_>) -> Result<Created> {
+    let mut made = Made { restore, log, cgroup: None, resctrl: None, init: None };
+    match made.all(save) {
+        Ok(()) => made.created(),
+        Err(error) => {
+            made.undo();
+            Err(error)
         }
-        _ => Ok(()),
+    }
+}
+
+/// What exists so far of a container that is being restored.
+struct Made<'a> {
+    restore: &'a Restore<'a>,
+    log: &'a Log,
+    cgroup: Option<Cgroup>,
+    resctrl: Option<crate::rdt::Group>,
+    init: Option<Child>,
+}
+
+impl Made<'_> {
+    fn all(&mut self, save: &mut Save<'_>) -> Result<()> {
+        let restore = self.restore;
+        let cgroup = Cgroup::prepare(&restore.plan.cgroup).map_err(|error| Error::new(error.to_string()))?;
+        save(Progress::Cgroup(self.cgroup.insert(cgroup)))?;
+        let images =
+            path::open(restore.images, libc::O_RDONLY | libc::O_DIRECTORY, 0).context(|| "open the images".into())?;
+        let work = restore.work.map(open_work).transpose()?;
+        let joined = namespaces(restore.plan)?;
+        let inherit: Vec<BorrowedFd<'_>> = joined.0.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let start = Start { stdio: true, inherit: &inherit, namespaces: Namespace::Mount.flag() };
+        // In a mount namespace of CRIU's own, so that nothing of this is left behind whatever happens.
+        let worker = Worker::start(&start, || prepare(restore).map_err(|error| error.to_string()))?;
+        let result = self.converse(&worker, (&images, work.as_ref()), &joined, save);
+        if result.is_err() {
+            quote::quote(&restore.work.unwrap_or(restore.images).join(LOG_FILE), self.log);
+        }
+        let finished = worker.finish(result.is_err());
+        result.and(finished)
+    }
+
+    fn converse(
+        &mut self,
+        worker: &Worker,
+        (images, work): (&OwnedFd, Option<&OwnedFd>),
+        (namespaces, joined): &Joined,
+        save: &mut Save<'_>,
+    ) -> Result<()> {
+        let restore = self.restore;
+        let plan = restore.plan;
+        worker.session.check_version()?;
+        self.enter(worker.child.pid)?;
+        let root = path::open(&plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the root".into())?;
+        let mut inherit: Vec<_> = namespaces.iter().map(|(key, fd)| (key.clone(), fd.as_raw_fd())).collect();
+        inherit.extend(pipes(restore.images)?);
+        let options = Options {
+            images: images.as_fd(),
+            work: work.map(AsFd::as_fd),
+            log_file: LOG_FILE,
+            root: restore.mount_point,
+            flags: restore.flags,
+            pid: None,
+            evasive_devices: true,
+            rst_sibling: true,
+            page_server: None,
+            parent: None,
+            config_file: config_file(&plan.annotations),
+            freeze_cgroup: None,
+            external_mounts: &external::restore_mounts(plan, root.as_fd()),
+            external: &[],
+            inherit: &inherit,
+            join_namespaces: joined,
+            cgroup_roots: &cgroups(worker.child.pid)?,
+            lsm_profile: restore.lsm_profile,
+            lsm_mount_context: restore.lsm_mount_context,
+        };
+        worker.session.run(&request(Kind::Restore, &options), &mut |step| self.follow(step, save)).map(drop)
+    }
+
+    /// Puts CRIU where the container belongs: what it restores is in the same cgroups.
+    fn enter(&mut self, pid: i32) -> Result<()> {
+        let plan = self.restore.plan;
+        if let Some(rdt) = &plan.intel_rdt {
+            self.resctrl = Some(crate::rdt::Group::join(&plan.id, rdt, pid)?);
+        }
+        let Some(cgroup) = &mut self.cgroup else { return Ok(()) };
+        let entered = cgroup.attach(pid).and_then(|()| cgroup.apply());
+        let delegated = entered.and_then(|()| plan.delegate_to.map_or(Ok(()), |uid| cgroup.delegate(uid)));
+        delegated.map_err(|error| Error::new(error.to_string()))?;
+        self.resctrl.iter().try_for_each(crate::rdt::Group::apply)
+    }
+
+    /// What belongs to each step that CRIU reports.
+    fn follow(&mut self, step: Notification, save: &mut Save<'_>) -> Result<()> {
+        match step.script.as_str() {
+            "setup-namespaces" => {
+                let plan = self.restore.plan;
+                let state = hooks::state(&plan.id, "creating", step.pid, &plan.bundle, &plan.annotations);
+                [HookKind::Prestart, HookKind::CreateRuntime]
+                    .into_iter()
+                    .try_for_each(|kind| hooks::run_all(kind, plan.hooks_of(kind), &state, None))
+            }
+            "post-restore" => self.restored(step.pid, save),
+            "orphan-pts-master" => {
+                let (Some(console), Some(master)) = (self.restore.console, step.fds.first()) else {
+                    return Err(Error::new(
+                        "the container has a terminal, and there is no console socket to send it to",
+                    ));
+                };
+                let sent = socket::send(console, b"orphan-pts-master", &[master.as_fd()]);
+                sent.map(drop).context(|| "send the terminal".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn restored(&mut self, pid: i32, save: &mut Save<'_>) -> Result<()> {
+        self.init = Some(Child { pid, pidfd: pidfd::open(pid).context(|| "hold the restored process".into())? });
+        let created = self.created()?;
+        let saved = save(Progress::Process(&created));
+        let Created { pid, pidfd, cgroup, resctrl } = created;
+        (self.init, self.cgroup, self.resctrl) = (Some(Child { pid, pidfd }), Some(cgroup), resctrl);
+        saved
+    }
+
+    fn created(&mut self) -> Result<Created> {
+        let missing = || Error::new("criu failed: it names no restored process");
+        let Child { pid, pidfd } = self.init.take().ok_or_else(missing)?;
+        Ok(Created { pid, pidfd, cgroup: self.cgroup.take().unwrap_or_default(), resctrl: self.resctrl.take() })
+    }
+
+    fn undo(&mut self) {
+        if let Some(init) = self.init.take() {
+            // CRIU kills what it restored when it fails; then there is nothing left to kill, or to wait for.
+            let _ = pidfd::send_signal(&init.pidfd, libc::SIGKILL);
+            let _ = fork::wait(&init.pidfd);
+        }
+        if let Some(group) = self.resctrl.take() {
+            group.remove();
+        }
+        if let Some(Err(error)) = self.cgroup.take().map(|mut cgroup| cgroup.undo()) {
+            self.log.warn(error);
+        }
     }
 }
 
