@@ -44,6 +44,7 @@ pub static COMMANDS: Commands = &[
     &verbs::list::COMMAND,
     &verbs::pause::PAUSE,
     &verbs::ps::COMMAND,
+    &verbs::restore::COMMAND,
     &verbs::pause::RESUME,
     &verbs::create::RUN,
     &verbs::spec::COMMAND,

@@ -41,6 +41,22 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::create`].
     pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
+        let plan = self.decide(wanted, bundle)?;
+        let socket = wanted.connections.console_socket.as_deref();
+        let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
+        let mut container = self.reserve(record(&plan, bundle, self))?;
+        let made = self.make(&mut container, bundle, &plan, theirs, wanted);
+        match made.and_then(|created| Ok((ours.map(receive_master).transpose()?, created))) {
+            Ok((master, created)) => Ok(New { container, pidfd: created.pidfd, master }),
+            Err(error) => {
+                self.abandon(&mut container);
+                Err(error)
+            }
+        }
+    }
+
+    /// What `create`, `run` and `restore` are to do.
+    pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle) -> Result<Plan> {
         let dir = self.dir(&wanted.id)?;
         if dir.exists() {
             // Before anything else is looked at: the answer that callers expect. `reserve` decides for good.
@@ -68,17 +84,7 @@ impl Runtime {
         for warning in &plan.warnings {
             self.log.warn(warning);
         }
-        let socket = wanted.connections.console_socket.as_deref();
-        let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, bundle, self))?;
-        let made = self.make(&mut container, bundle, &plan, theirs, wanted);
-        match made.and_then(|created| Ok((ours.map(receive_master).transpose()?, created))) {
-            Ok((master, created)) => Ok(New { container, pidfd: created.pidfd, master }),
-            Err(error) => {
-                self.abandon(&mut container);
-                Err(error)
-            }
-        }
+        Ok(plan)
     }
 
     fn make(
@@ -130,7 +136,7 @@ pub(crate) fn started(error: &offshoot_engine::Error) -> Error {
 }
 
 /// The first record: all that a later `delete` needs, wherever this process is killed.
-fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
+pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
     let resources = bundle.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
     let labels = plan.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let streams = (0..3).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
@@ -163,7 +169,7 @@ fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
 }
 
 /// Adds what exists now to the record.
-fn note(container: &mut Container, progress: Progress) {
+pub(crate) fn note(container: &mut Container, progress: Progress) {
     let state = &mut container.state;
     match progress {
         Progress::Cgroup(_) => state.cgroup_made = true,

@@ -29,6 +29,7 @@ mod pause;
 pub mod pidfile;
 pub mod plan;
 pub mod process;
+pub mod restore;
 mod root;
 pub mod signal;
 pub mod start;

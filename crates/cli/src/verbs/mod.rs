@@ -11,6 +11,7 @@ pub mod list;
 pub mod pause;
 pub mod plan;
 pub mod ps;
+pub mod restore;
 pub mod spec;
 pub mod start;
 pub mod state;

@@ -1,0 +1,100 @@
+//! `restore`
+
+use crate::bundle::Bundle;
+use crate::checkpoint::images;
+use crate::connect::{Console, receive_master};
+use crate::container::CONFIG;
+use crate::create::{note, record};
+use crate::foreground::{Foreground, Subject};
+use crate::launch::Launch;
+use crate::{Container, Error, Kind, Result, Runtime, notify};
+use offshoot_engine::Created;
+use offshoot_engine::criu::{Flags, Restore, restore};
+use offshoot_plan::Plan;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Where a container comes from, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The directory of the images; empty for `checkpoint` in the working directory.
+    pub images: PathBuf,
+    /// The directory for CRIU's log.
+    pub work: Option<PathBuf>,
+    /// Choices.
+    pub flags: Flags,
+    /// Another LSM profile than the one at the dump, `TYPE:NAME`.
+    pub lsm_profile: Option<String>,
+    /// Another SELinux context for mounts.
+    pub lsm_mount_context: Option<String>,
+}
+
+impl Runtime {
+    /// Makes a container from the images of a checkpoint and the bundle it was made from. In the foreground, waits for
+    /// its process, removes the container and returns the exit status; detached, returns 0 at once.
+    ///
+    /// # Errors
+    /// What is wrong with the bundle, all at once, or what CRIU could not do. Nothing is left on the host then.
+    pub fn restore(&self, launch: &Launch, source: &Source) -> Result<u8> {
+        if self.is_rootless() {
+            self.log.warn("restore is untested with rootless containers");
+        }
+        let bundle = Bundle::open(&launch.bundle)?;
+        let plan = self.decide(launch, &bundle)?;
+        let terminal = plan.process.terminal;
+        let foreground = match launch.detached {
+            true => None,
+            false => Some(Foreground::new(terminal, launch.subreaper, self.log.clone())?),
+        };
+        let socket = launch.connections.console_socket.as_deref();
+        let (theirs, ours) = Console::open(terminal, launch.detached, socket)?.split();
+        let mut container = self.reserve(record(&plan, &bundle, self))?;
+        let made = self.revive(&mut container, &bundle, &plan, theirs, source).and_then(|created| {
+            let pidfd = created.pidfd.as_fd();
+            launch.connections.announce(created.pid, pidfd, "standard")?;
+            Ok((ours.map(receive_master).transpose()?, created))
+        });
+        let (master, created) = made.inspect_err(|_| self.abandon(&mut container))?;
+        // Others may look at the container, signal it and exec into it meanwhile.
+        drop(container);
+        let Some(foreground) = foreground else { return Ok(0) };
+        let exit = foreground.wait(Subject { pid: created.pid, pidfd: created.pidfd.as_fd() }, master, None);
+        match self.delete(&launch.id, true) {
+            Err(error) if error.kind() != Kind::NotFound => self.log.warn(error),
+            _ => {}
+        }
+        exit.map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
+    }
+
+    fn revive(
+        &self,
+        container: &mut Container,
+        bundle: &Bundle,
+        plan: &Plan,
+        console: Option<OwnedFd>,
+        source: &Source,
+    ) -> Result<Created> {
+        fs::write(container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
+        notify::make_directory(&container.dir)?;
+        let root = container.dir.join("criu-root");
+        fs::create_dir(&root).map_err(|error| Error::io(format_args!("make {}", root.display()), &error))?;
+        let request = Restore {
+            plan,
+            images: &images(&source.images)?,
+            work: source.work.as_deref(),
+            flags: &source.flags,
+            lsm_profile: source.lsm_profile.as_deref(),
+            lsm_mount_context: source.lsm_mount_context.as_deref(),
+            mount_point: &root,
+            console: console.as_ref().map(AsFd::as_fd),
+        };
+        let created = restore(&request, &self.log, &mut |progress| {
+            note(container, progress);
+            container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))
+        });
+        // What was mounted on it was so for CRIU only.
+        let _ = fs::remove_dir(&root);
+        created.map_err(|error| Error::new(Kind::System, error.to_string()))
+    }
+}
