@@ -37,11 +37,17 @@ pub static COMMAND: Command = Command::new("checkpoint", "write the container's 
 fn run(call: &Call) -> Result<u8, Failure> {
     let page_server = call.text("page-server").filter(|text| !text.is_empty());
     let status = call.number("status-fd").filter(|number| *number >= 0);
+    let flags = Flags {
+        leave_running: call.on("leave-running"),
+        tcp_skip_in_flight: call.on("tcp-skip-in-flight"),
+        link_remap: call.on("link-remap"),
+        ..flags(call)?
+    };
     let wanted = Checkpoint {
         images: call.path("image-path").unwrap_or(Path::new("")).to_owned(),
         work: given(call, "work-path"),
         parent: given(call, "parent-path"),
-        flags: flags(call)?,
+        flags,
         pre_dump: call.on("pre-dump"),
         page_server: page_server.map(parse_page_server).transpose().map_err(Failure::new)?,
         status: status.map(status_fd).transpose()?,
@@ -55,7 +61,7 @@ pub fn given(call: &Call, name: &str) -> Option<std::path::PathBuf> {
     call.path(name).filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned)
 }
 
-/// What both `checkpoint` and `restore` leave to the caller; what a command does not have is off.
+/// What both `checkpoint` and `restore` leave to the caller.
 ///
 /// # Errors
 /// In runc's words.
@@ -65,15 +71,13 @@ pub fn flags(call: &Call) -> Result<Flags, Failure> {
     }
     let mode = call.text("manage-cgroups-mode").unwrap_or_default();
     Ok(Flags {
-        leave_running: call.on("leave-running"),
         shell_job: call.on("shell-job"),
         tcp_established: call.on("tcp-established"),
-        tcp_skip_in_flight: call.on("tcp-skip-in-flight"),
-        link_remap: call.on("link-remap"),
         ext_unix_sk: call.on("ext-unix-sk"),
         file_locks: call.on("file-locks"),
         auto_dedup: call.on("auto-dedup"),
         lazy_pages: call.on("lazy-pages"),
         cgroups: CgroupsMode::parse(mode).map_err(Failure::new)?,
+        ..Flags::default()
     })
 }

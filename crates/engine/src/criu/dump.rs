@@ -51,7 +51,7 @@ pub fn dump(mut dump: Dump<'_>, log: &Log) -> Result<()> {
     }
     let images = open_directory(dump.images)?;
     let work = dump.work.map(open_directory).transpose()?;
-    let worker = Worker::start(&Start { stdio: false, inherit: &[], namespaces: 0 }, || Ok(()))?;
+    let worker = Worker::start(&Start { stdio: false, inherit: &[], namespaces: 0 }, || Ok(Vec::new()))?;
     worker.session.check_version()?;
     check_features(&dump, &worker)?;
 

@@ -69,15 +69,12 @@ impl Made<'_> {
         let restore = self.restore;
         let cgroup = Cgroup::prepare(&restore.plan.cgroup).map_err(|error| Error::new(error.to_string()))?;
         save(Progress::Cgroup(self.cgroup.insert(cgroup)))?;
-        let images =
-            path::open(restore.images, libc::O_RDONLY | libc::O_DIRECTORY, 0).context(|| "open the images".into())?;
-        let work = restore.work.map(open_work).transpose()?;
         let joined = namespaces(restore.plan)?;
         let inherit: Vec<BorrowedFd<'_>> = joined.0.iter().map(|(_, fd)| fd.as_fd()).collect();
         let start = Start { stdio: true, inherit: &inherit, namespaces: Namespace::Mount.flag() };
         // In a mount namespace of CRIU's own, so that nothing of this is left behind whatever happens.
-        let worker = Worker::start(&start, || prepare(restore).map_err(|error| error.to_string()))?;
-        let result = self.converse(&worker, (&images, work.as_ref()), &joined, save);
+        let worker = Worker::start(&start, || prepare(restore))?;
+        let result = self.converse(&worker, &joined, save);
         if result.is_err() {
             quote::quote(&restore.work.unwrap_or(restore.images).join(LOG_FILE), self.log);
         }
@@ -85,23 +82,19 @@ impl Made<'_> {
         result.and(finished)
     }
 
-    fn converse(
-        &mut self,
-        worker: &Worker,
-        (images, work): (&OwnedFd, Option<&OwnedFd>),
-        (namespaces, joined): &Joined,
-        save: &mut Save<'_>,
-    ) -> Result<()> {
+    fn converse(&mut self, worker: &Worker, (namespaces, joined): &Joined, save: &mut Save<'_>) -> Result<()> {
         let restore = self.restore;
         let plan = restore.plan;
         worker.session.check_version()?;
+        let mut opened = worker.opened.iter().map(AsFd::as_fd);
+        let images = opened.next().ok_or_else(|| Error::new("the images were not opened"))?;
         self.enter(worker.child.pid)?;
         let root = path::open(&plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the root".into())?;
         let mut inherit: Vec<_> = namespaces.iter().map(|(key, fd)| (key.clone(), fd.as_raw_fd())).collect();
         inherit.extend(pipes(restore.images)?);
         let options = Options {
-            images: images.as_fd(),
-            work: work.map(AsFd::as_fd),
+            images,
+            work: opened.next(),
             log_file: LOG_FILE,
             root: restore.mount_point,
             flags: restore.flags,
@@ -190,8 +183,9 @@ impl Made<'_> {
     }
 }
 
-/// Gives CRIU a root that is a mount of its own, with a mount point for everything that will be mounted.
-fn prepare(restore: &Restore<'_>) -> Result<()> {
+/// Gives CRIU a root that is a mount of its own, with a mount point for everything that will be mounted. Opens the
+/// directories for images and for work, where there is one.
+fn prepare(restore: &Restore<'_>) -> Result<Vec<OwnedFd>> {
     // Nothing that is mounted here may reach the host, and what the host unmounts goes here, too.
     mount_legacy(None, "/", None, libc::MS_REC | libc::MS_SLAVE, None)?;
     let attach = || -> Result<OwnedFd> {
@@ -204,7 +198,10 @@ fn prepare(restore: &Restore<'_>) -> Result<()> {
     external::make_mount_points(restore.plan, tree.as_fd())?;
     drop(tree);
     umount(restore.mount_point, libc::MNT_DETACH)?;
-    attach().map(drop)
+    attach()?;
+    let images =
+        path::open(restore.images, libc::O_RDONLY | libc::O_DIRECTORY, 0).context(|| "open the images".into())?;
+    Ok([images].into_iter().chain(restore.work.map(open_work).transpose()?).collect())
 }
 
 fn open_work(dir: &Path) -> Result<OwnedFd> {

@@ -124,30 +124,40 @@ pub(super) struct Start<'a> {
 pub(super) struct Worker {
     pub(super) session: Session,
     pub(super) child: sys::fork::Child,
+    /// What was opened in its process.
+    pub(super) opened: Vec<OwnedFd>,
 }
 
 impl Worker {
-    /// Starts `criu swrk` from `$PATH`, after `prepare` has run in its process.
-    pub(super) fn start(start: &Start<'_>, prepare: impl FnOnce() -> Result<(), String>) -> Result<Worker> {
-        let failed = |cause: String| Error::new(format!("failed to start criu: {cause}"));
+    /// Starts `criu swrk` from `$PATH`, after `prepare` has run in its process. What that opens comes back here: CRIU
+    /// looks for files among the descriptors of whoever made the socket, and can only mount on what is in its own
+    /// mount namespace.
+    pub(super) fn start(start: &Start<'_>, prepare: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Worker> {
+        let failed = |cause: &dyn std::fmt::Display| Error::new(format!("failed to start criu: {cause}"));
         let program = find("criu", std::env::var_os("PATH").as_deref())
-            .ok_or_else(|| failed("executable file not found in $PATH\nhint: install CRIU 4.1 or later".into()))?;
-        let (ours, theirs) = sys::socket::seqpacket_pair().map_err(|e| failed(e.to_string()))?;
-        let (said, says) = sys::event::pipe().map_err(|e| failed(e.to_string()))?;
+            .ok_or_else(|| failed(&"executable file not found in $PATH\nhint: install CRIU 4.1 or later"))?;
+        let (ours, theirs) = sys::socket::seqpacket_pair().map_err(|e| failed(&e))?;
+        let (said, says) = sys::event::pipe().map_err(|e| failed(&e))?;
         let child = sys::fork::fork(start.namespaces, None, || {
-            let error = prepare().and_then(|()| become_criu(&program, &theirs, start)).err();
-            let _ = sys::path::write_all(&says, error.unwrap_or_default().as_bytes());
+            let opened = prepare().and_then(|fds| {
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                sys::socket::send(&theirs, b"x", &fds).map_err(|e| failed(&e))
+            });
+            let error = opened.and_then(|_| become_criu(&program, &theirs, start).map_err(|e| failed(&e))).err();
+            let text = error.map(|error| error.to_string()).unwrap_or_default();
+            let _ = sys::path::write_all(&says, text.as_bytes());
             127
         });
-        let child = child.map_err(|e| failed(e.to_string()))?;
+        let child = child.map_err(|e| failed(&e))?;
         // So that the end of CRIU is the end of the conversation, and its exec the end of the pipe.
         drop((theirs, says));
-        let error = sys::path::read_to_end(&said, 64 * 1024).map_err(|e| failed(e.to_string()))?;
+        let error = sys::path::read_to_end(&said, 64 * 1024).map_err(|e| failed(&e))?;
         if !error.is_empty() {
             let _ = sys::fork::wait(&child.pidfd);
-            return Err(failed(String::from_utf8_lossy(&error).into_owned()));
+            return Err(Error::new(String::from_utf8_lossy(&error)));
         }
-        Ok(Worker { session: Session::new(ours), child })
+        let (_, opened) = sys::socket::recv(&ours, &mut [0; 1]).map_err(|e| failed(&e))?;
+        Ok(Worker { session: Session::new(ours), child, opened })
     }
 
     /// Waits for its end, and for a good one unless `force`: a pre-dump leaves CRIU waiting for the next.
@@ -161,29 +171,26 @@ impl Worker {
     }
 }
 
-fn become_criu(program: &Path, socket: &OwnedFd, start: &Start<'_>) -> Result<(), String> {
-    let result = (|| {
-        if !start.stdio {
-            let null = sys::path::open("/dev/null", sys::libc::O_RDWR, 0)?;
-            for number in 0..3 {
-                sys::process::dup2(&null, number)?;
-            }
+fn become_criu(program: &Path, socket: &OwnedFd, start: &Start<'_>) -> sys::Result<()> {
+    if !start.stdio {
+        let null = sys::path::open("/dev/null", sys::libc::O_RDWR, 0)?;
+        for number in 0..3 {
+            sys::process::dup2(&null, number)?;
         }
-        // What our own caller left open is not for CRIU.
-        sys::process::close_range(3, u32::MAX, sys::libc::CLOSE_RANGE_CLOEXEC)?;
-        sys::process::set_cloexec(socket, false)?;
-        for fd in start.inherit {
-            sys::process::set_cloexec(fd, false)?;
-        }
-        sys::process::reset_signals()?;
-        let arguments = ["criu".into(), "swrk".into(), socket.as_fd().as_raw_fd().to_string()];
-        let arguments: Vec<CString> = arguments.into_iter().filter_map(|a: String| CString::new(a).ok()).collect();
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
-        let program = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
-        sys::process::execve(&program, &arguments, &variables.collect::<Vec<_>>())
-    })();
-    result.map(drop).map_err(|error: sys::Error| error.to_string())
+    }
+    // What our own caller left open is not for CRIU.
+    sys::process::close_range(3, u32::MAX, sys::libc::CLOSE_RANGE_CLOEXEC)?;
+    sys::process::set_cloexec(socket, false)?;
+    for fd in start.inherit {
+        sys::process::set_cloexec(fd, false)?;
+    }
+    sys::process::reset_signals()?;
+    let arguments = ["criu".into(), "swrk".into(), socket.as_fd().as_raw_fd().to_string()];
+    let arguments: Vec<CString> = arguments.into_iter().filter_map(|a: String| CString::new(a).ok()).collect();
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
+    let program = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
+    sys::process::execve(&program, &arguments, &variables.collect::<Vec<_>>()).map(drop)
 }
 
 /// The program of that name, as a shell would find it; an empty entry of the path is not taken for the current directory.
