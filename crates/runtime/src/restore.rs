@@ -8,8 +8,8 @@ use crate::create::{note, record};
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
 use crate::{Container, Error, Kind, Result, Runtime, notify};
-use offshoot_engine::Created;
 use offshoot_engine::criu::{Flags, Restore, restore};
+use offshoot_engine::{Created, Progress};
 use offshoot_plan::Plan;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -90,11 +90,54 @@ impl Runtime {
             console: console.as_ref().map(AsFd::as_fd),
         };
         let created = restore(&request, &self.log, &mut |progress| {
+            if let Progress::Process(created) = &progress {
+                let namespaces = fs::read(container.config()).map(|text| with_time(&text, created.pid));
+                namespaces
+                    .and_then(|text| text.map_or(Ok(()), |text| fs::write(container.config(), text)))
+                    .map_err(|error| offshoot_engine::Error::new(format!("failed to keep config.json: {error}")))?;
+            }
             note(container, progress);
             container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))
         });
         // What was mounted on it was so for CRIU only.
         let _ = fs::remove_dir(&root);
         created.map_err(|error| Error::new(Kind::System, error.to_string()))
+    }
+}
+
+/// CRIU restores into a time namespace, so that clocks go on where they stopped. The kept configuration is to name it:
+/// what `exec` starts has to be in it, too, or CRIU could not dump the container again.
+fn with_time(text: &[u8], pid: i32) -> Option<Vec<u8>> {
+    let id = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+    if id(&pid.to_string()) == id("self") { None } else { name_time(text) }
+}
+
+fn name_time(text: &[u8]) -> Option<Vec<u8>> {
+    let mut config: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let list = config.pointer_mut("/linux/namespaces")?.as_array_mut()?;
+    if list.iter().any(|entry| entry["type"] == "time") {
+        return None;
+    }
+    list.push(serde_json::json!({"type": "time"}));
+    serde_json::to_vec(&config).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_namespace_is_named_once() {
+        let text = name_time(br#"{"hostname":"h","linux":{"namespaces":[{"type":"pid"}]}}"#).unwrap();
+        let spec = crate::bundle::parse(&text).unwrap();
+        let kinds: Vec<_> = spec.linux.unwrap().namespaces.into_iter().map(|entry| entry.kind).collect();
+        assert_eq!((kinds, spec.hostname.as_str()), (vec!["pid".to_owned(), "time".to_owned()], "h"));
+        assert!(name_time(&text).is_none() && name_time(b"{}").is_none());
+    }
+
+    #[test]
+    fn our_own_time_namespace_is_not_named() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(with_time(br#"{"linux":{"namespaces":[]}}"#, own).is_none());
     }
 }
