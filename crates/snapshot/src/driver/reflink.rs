@@ -50,7 +50,7 @@ impl Driver for Reflink {
         }
         let staging = store.staging()?;
         make(store, image, &staging.dir, "disk", size)?;
-        staging.dir.rename("disk", &dir, file_of(size), nix::fcntl::RenameFlags::empty())
+        staging.dir.rename("disk", &dir, file_of(size), 0)
     }
 
     fn create(&self, site: &Site, id: &str) -> Result<Volume> {
