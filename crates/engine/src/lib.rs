@@ -6,6 +6,7 @@ mod console;
 mod copy_up;
 pub mod criu;
 mod error;
+pub mod exe;
 mod failpoint;
 pub mod hooks;
 mod id_map;

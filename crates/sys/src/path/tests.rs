@@ -116,6 +116,19 @@ fn reading_has_a_cap() {
 }
 
 #[test]
+fn copying_takes_the_rest() {
+    let dir = Dir::new("copy");
+    dir.file("from", &[7; 10_000]);
+    let from = openat(dir.fd(), "from", libc::O_RDONLY, 0).unwrap();
+    read(&from, &mut [0; 100]).unwrap();
+    let to = dir.file("to", b"x");
+    assert_eq!(copy(&from, &to).unwrap(), 9_900);
+    assert_eq!(fstat(&to).unwrap().st_size, 9_901);
+    let closed = openat(dir.fd(), "to", libc::O_RDONLY, 0).unwrap();
+    assert_eq!(copy(&from, closed).unwrap_err().errno(), Errno::EBADF);
+}
+
+#[test]
 fn attributes() {
     let dir = Dir::new("xattr");
     let file = dir.file("f", b"");
