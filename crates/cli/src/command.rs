@@ -26,6 +26,8 @@ pub struct Command {
     pub count: Count,
     /// Where its options may stand.
     pub order: Order,
+    /// Whether a process of this program enters a container, which must not reach the program's file from there.
+    pub enters: bool,
     /// What it does.
     pub action: Action,
 }
@@ -34,13 +36,13 @@ impl Command {
     /// A command without options or arguments.
     pub const fn new(name: &'static str, summary: &'static str, run: Run) -> Command {
         let (count, order, action) = (Count::Exactly(0), Order::Anywhere, Action::Run(run));
-        Command { name, summary, arguments: "", details: "", flags: &[], count, order, action }
+        Command { name, summary, arguments: "", details: "", flags: &[], count, order, enters: false, action }
     }
 
     /// A word before further commands.
     pub const fn group(name: &'static str, summary: &'static str, commands: Commands) -> Command {
         let (count, order, action) = (Count::AtLeast(0), Order::First, Action::Group(commands));
-        Command { name, summary, arguments: "", details: "", flags: &[], count, order, action }
+        Command { name, summary, arguments: "", details: "", flags: &[], count, order, enters: false, action }
     }
 
     /// With arguments, as the usage line shows them.
@@ -56,6 +58,11 @@ impl Command {
     /// With paragraphs of help.
     pub const fn details(self, details: &'static str) -> Command {
         Command { details, ..self }
+    }
+
+    /// Entering a container.
+    pub const fn enters(self) -> Command {
+        Command { enters: true, ..self }
     }
 
     /// With options before the first argument only.

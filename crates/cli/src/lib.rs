@@ -127,6 +127,9 @@ fn dispatch(commands: Commands, path: &str, words: Vec<OsString>, context: Conte
                 print(format!("Incorrect Usage.\n\n{}", help::command(&path, command)))?;
                 return Err(failure);
             }
+            if command.enters {
+                offshoot_runtime::protect_program(&call.log)?;
+            }
             run(&call)
         }
         _ => print(help::command(&path, command)).map(|()| 0),

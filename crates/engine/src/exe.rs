@@ -2,6 +2,7 @@
 //! `/proc/PID/exe` of the runtime, or is made to execute it, must not be able to open the file on the host for writing.
 
 use crate::error::{Context, Error, Result};
+use crate::log::Log;
 use offshoot_sys::mount::{self, FsContext, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use offshoot_sys::{Errno, libc, memfd, path, process};
 use std::ffi::{CString, OsStr, OsString};
@@ -26,25 +27,49 @@ const SEALS: i32 = memfd::F_SEAL_SEAL | memfd::F_SEAL_SHRINK | memfd::F_SEAL_GRO
 ///
 /// # Errors
 /// No protected view of the file could be made, or it could not be executed.
-pub fn protect() -> Result<()> {
+pub fn protect(log: &Log) -> Result<()> {
     let doing = || "protect the program's own file".to_owned();
     process::set_dumpable(false).context(doing)?;
     let exe = path::open(EXE, libc::O_PATH, 0).context(doing)?;
     let args = strings(std::env::args_os());
-    if is_unwritable(&exe).context(doing)? {
+    if let Some(guard) = guard(&exe).context(doing)? {
+        guard.tell(log);
         return name_process(args.first());
     }
     let view = match overlay(&exe) {
-        Ok(view) if is_unwritable(&view).context(doing)? => view,
+        Ok(view) if guard(&view).context(doing)?.is_some() => view,
         // A kernel without overlayfs, a caller without rights, a file that lies on an overlay already, or lies nowhere.
         _ => copy(&exe).context(doing)?,
     };
-    if !is_unwritable(&view).context(doing)? {
+    if guard(&view).context(doing)?.is_none() {
         return Err(Error::new("failed to protect the program's own file: its copy can be written"));
     }
     let env = strings(std::env::vars_os().map(|(key, value)| [key, value].join(OsStr::new("="))));
     let Err(error) = process::execveat(&view, c"", &args, &env, libc::AT_EMPTY_PATH);
     Err(error).context(doing)
+}
+
+/// Why nobody can write a file, however it is opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Its file system does not let it change: fs-verity, or no code to write.
+    Nature,
+    /// It is seen through an overlay like that of [`overlay`].
+    View,
+    /// It is a sealed memfd.
+    Copy,
+}
+
+impl Guard {
+    /// In runc's words, which its tests look for.
+    fn tell(self, log: &Log) {
+        match self {
+            Guard::Nature => return log.debug("the program's own file cannot be written"),
+            Guard::View => log.debug("runc exeseal: using overlayfs for sealed /proc/self/exe"),
+            Guard::Copy => {}
+        }
+        log.debug("runc exeseal: using /proc/self/exe clone");
+    }
 }
 
 /// The words as C strings. Those of a process cannot hold a NUL.
@@ -61,17 +86,19 @@ fn name_process(program: Option<&CString>) -> Result<()> {
     }
 }
 
-/// Whether nobody can write the file of `exe`, however it is opened again: fs-verity, a file system that cannot write, a
-/// sealed memfd, or an overlay view like that of [`overlay`]. A read-only mount alone is no such thing.
-fn is_unwritable(exe: &OwnedFd) -> offshoot_sys::Result<bool> {
+/// What keeps the file of `exe` from being written. A read-only mount alone does not.
+fn guard(exe: &OwnedFd) -> offshoot_sys::Result<Option<Guard>> {
     let stat = mount::statx(Some(exe.as_fd()), "", libc::AT_EMPTY_PATH)?;
     let fs = mount::fstatfs(exe)?;
-    Ok(stat.is_verity()
-        || UNWRITABLE.contains(&fs.magic)
-        || fs.magic == libc::TMPFS_MAGIC as u64 && is_sealed(exe)
-        || fs.magic == libc::OVERLAYFS_SUPER_MAGIC as u64
-            && fs.flags & libc::ST_RDONLY == libc::ST_RDONLY
-            && is_detached(exe, stat.mnt_id)?)
+    Ok(if stat.is_verity() || UNWRITABLE.contains(&fs.magic) {
+        Some(Guard::Nature)
+    } else if fs.magic == libc::TMPFS_MAGIC as u64 {
+        is_sealed(exe).then_some(Guard::Copy)
+    } else if fs.magic == libc::OVERLAYFS_SUPER_MAGIC as u64 && fs.flags & libc::ST_RDONLY == libc::ST_RDONLY {
+        is_detached(exe, stat.mnt_id)?.then_some(Guard::View)
+    } else {
+        None
+    })
 }
 
 fn is_sealed(exe: &OwnedFd) -> bool {
@@ -158,15 +185,15 @@ mod tests {
     fn what_can_be_written_and_what_cannot() {
         let own = path::open(EXE, libc::O_PATH, 0).unwrap();
         let copy = copy(&own).unwrap();
-        assert!(is_unwritable(&copy).unwrap());
+        assert_eq!(guard(&copy).unwrap(), Some(Guard::Copy));
         let link = path::readlinkat(None, path::fd_path(&copy)).unwrap();
         assert_eq!(link, Path::new("/memfd:runc_cloned:/proc/self/exe (deleted)"));
         let open = memfd::memfd("open", memfd::MFD_ALLOW_SEALING).unwrap();
-        assert!(!is_unwritable(&open).unwrap());
+        assert_eq!(guard(&open).unwrap(), None);
         // The test's own file lies wherever it was built, but on nothing unwritable: it was written there.
-        assert!(!is_unwritable(&own).unwrap());
+        assert_eq!(guard(&own).unwrap(), None);
         match overlay(&own) {
-            Ok(view) => assert!(is_unwritable(&view).unwrap()),
+            Ok(view) => assert_eq!(guard(&view).unwrap(), Some(Guard::View)),
             Err(error) => println!("skipped: no overlay view here: {error}"),
         }
     }

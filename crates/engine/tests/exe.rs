@@ -34,7 +34,7 @@ fn main() {
 
 /// The protected program: says what it is, then waits.
 fn victim() {
-    if let Err(error) = offshoot_engine::exe::protect() {
+    if let Err(error) = offshoot_engine::exe::protect(&offshoot_engine::log::Log::none()) {
         println!("{error}");
         return;
     }

@@ -49,6 +49,7 @@ pub use container::Container;
 pub use error::{Error, Kind, Result, cause};
 pub use launch::{Further, Launch};
 pub use offshoot_engine::criu;
+pub use offshoot_engine::exe::protect as protect_program;
 pub use offshoot_engine::log::{Format, Log};
 pub use root::{Runtime, in_user_namespace};
 pub use starter::default_config;

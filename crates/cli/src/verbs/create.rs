@@ -20,6 +20,7 @@ const PRESERVE_FDS: Flag =
 /// `offshoot create`
 pub static CREATE: Command = Command::new("create", "make a container, up to where its program starts", create)
     .takes("<container-id>", Count::Exactly(1))
+    .enters()
     .flags(&[BUNDLE, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS])
     .details(
         "Makes a container from a bundle, a directory with config.json and a root\n\
@@ -29,6 +30,7 @@ pub static CREATE: Command = Command::new("create", "make a container, up to whe
 /// `offshoot run`
 pub static RUN: Command = Command::new("run", "create and start a container", run)
     .takes("<container-id>", Count::Exactly(1))
+    .enters()
     .flags(&[
         BUNDLE,
         CONSOLE_SOCKET,

@@ -14,6 +14,7 @@ const FAILED: u8 = 255;
 /// `offshoot exec`
 pub static COMMAND: Command = Command::new("exec", "run a further process in a container", run)
     .takes("<container-id> <command> [arguments]", Count::AtLeast(1))
+    .enters()
     .flags(&[
         Flag::path("console-socket", "AF_UNIX socket that gets the master of the process's terminal"),
         Flag::path("pidfd-socket", "AF_UNIX socket that gets a pidfd of the process"),
