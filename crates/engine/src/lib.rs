@@ -10,6 +10,7 @@ pub mod exe;
 mod failpoint;
 pub mod hooks;
 mod id_map;
+mod inherit;
 pub mod log;
 mod mountinfo;
 mod netdev;

@@ -6,7 +6,7 @@ use crate::log::Log;
 use crate::open::{self, IdMaps};
 use crate::protocol::{self, HostEnd, Report};
 use crate::stage::{self, Job, Opened};
-use crate::{failpoint, hooks, id_map};
+use crate::{failpoint, hooks, id_map, inherit};
 use offshoot_cgroup::Cgroup;
 use offshoot_plan::cgroup::Driver;
 use offshoot_plan::{ExecPlan, HookKind, HostStep, Plan, Process, Step, Sync, What};
@@ -183,7 +183,10 @@ impl Host<'_> {
         let mut child = Some((opened, child_end));
         let mut attempt = |cgroup| {
             fork::fork(flags, cgroup, || match child.take() {
-                Some((opened, end)) => stage::main(job, opened, end),
+                Some((opened, end)) => match inherit::keep_own(job.process.preserve_fds, &opened, &end, job.log) {
+                    Ok(()) => stage::main(job, opened, end),
+                    Err(_) => 1,
+                },
                 None => 1,
             })
         };

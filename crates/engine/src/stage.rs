@@ -202,15 +202,6 @@ impl Stage<'_> {
 
     /// Closes every descriptor but standard streams, those passed on, and `keep`.
     pub fn close_all_but(&self, keep: &[RawFd]) -> Result<()> {
-        let mut keep: Vec<u32> = keep.iter().map(|fd| *fd as u32).collect();
-        keep.sort_unstable();
-        let mut next = 3 + self.job.process.preserve_fds;
-        for fd in keep {
-            if fd > next {
-                process::close_range(next, fd - 1, 0)?;
-            }
-            next = next.max(fd + 1);
-        }
-        process::close_range(next, u32::MAX, 0).map_err(Into::into)
+        crate::inherit::close_all_but(self.job.process.preserve_fds, keep)
     }
 }
