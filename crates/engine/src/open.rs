@@ -3,25 +3,35 @@
 use crate::error::{Context, Error, Result};
 use crate::stage::Opened;
 use crate::{id_map, stage_mount};
-use offshoot_plan::{Bind, IdMap, Kind, Plan};
+use offshoot_plan::{Bind, IdMap, Kind, Plan, Shift};
 use offshoot_sys::{libc, ns, path};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 /// User namespaces by their map: mounts of one container usually share one.
 #[derive(Default)]
-pub(crate) struct IdMaps(HashMap<IdMap, OwnedFd>);
+pub(crate) struct IdMaps {
+    made: HashMap<IdMap, OwnedFd>,
+    /// The one that the container joins.
+    joined: Option<OwnedFd>,
+}
 
 impl IdMaps {
-    fn get(&mut self, map: &IdMap) -> Result<&OwnedFd> {
-        if !self.0.contains_key(map) {
-            self.0.insert(map.clone(), id_map::namespace(map)?);
-        }
-        self.0.get(map).ok_or_else(|| Error::new("no user namespace for the map"))
+    fn get(&mut self, shift: &Shift) -> Result<&OwnedFd> {
+        let found = match shift {
+            Shift::Joined => self.joined.as_ref(),
+            Shift::Map(map) => {
+                if !self.made.contains_key(map) {
+                    self.made.insert(map.clone(), id_map::namespace(map)?);
+                }
+                self.made.get(map)
+            }
+        };
+        found.ok_or_else(|| Error::new("there is no user namespace to shift ids by"))
     }
 
     /// Makes the namespace of a map ahead of its use.
-    pub fn prepare(&mut self, map: &IdMap) -> Result<()> {
+    pub fn prepare(&mut self, map: &Shift) -> Result<()> {
         self.get(map).map(drop)
     }
 
@@ -35,6 +45,9 @@ impl IdMaps {
 /// Opens everything.
 pub(crate) fn open(plan: &Plan, maps: &mut IdMaps) -> Result<Opened> {
     let mut opened = Opened { namespaces: namespaces(plan)?, ..Opened::default() };
+    if let Some((_, user)) = opened.namespaces.iter().find(|(kind, _)| *kind == Kind::User) {
+        maps.joined = Some(user.try_clone().context(|| "keep the user namespace".into())?);
+    }
     let propagation = match plan.propagation & !libc::MS_REC {
         0 => libc::MS_SLAVE,
         flags => flags,

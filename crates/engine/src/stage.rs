@@ -6,6 +6,7 @@ use crate::protocol::{ChildEnd, Report};
 use offshoot_plan::{Plan, Process, Step};
 use offshoot_sys::{event, fork, libc, path, process};
 use std::ffi::CString;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What a container or an exec'd process is made from: a view of a plan.
@@ -63,6 +64,8 @@ pub(crate) struct Stage<'a> {
     pub procfs: Option<OwnedFd>,
     /// Whether the process is in a user namespace that it does not share with the host.
     pub in_userns: bool,
+    /// Whether the working directory could be entered with root's rights.
+    pub entered_cwd: bool,
     /// The program's path, once found.
     pub program: Option<CString>,
     /// The program's environment.
@@ -75,7 +78,18 @@ const FAILED: i32 = 255;
 /// The child's main function; its value is an exit status.
 pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
     let env = job.process.env.clone();
-    let mut stage = Stage { job, opened, host, pid: 0, root: None, procfs: None, in_userns: false, program: None, env };
+    let mut stage = Stage {
+        job,
+        opened,
+        host,
+        pid: 0,
+        root: None,
+        procfs: None,
+        in_userns: false,
+        entered_cwd: false,
+        program: None,
+        env,
+    };
     let result = match job.launcher {
         Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
         None => stage.run(job.steps),
@@ -88,8 +102,10 @@ impl Stage<'_> {
         match result {
             Ok(()) => 0,
             Err(error) => {
-                // If the host is gone there is nobody left to tell.
-                let _ = self.host.tell(&Report::Failed(error.to_string()));
+                // After `start` nobody listens but who reads the container's own standard error.
+                if self.host.tell(&Report::Failed(error.to_string())).is_err() {
+                    let _ = writeln!(std::io::stderr(), "{error}");
+                }
                 FAILED
             }
         }

@@ -142,7 +142,10 @@ impl Stage<'_> {
     pub fn enter_cwd(&mut self) -> Result<()> {
         match process::chdir(&self.job.process.cwd) {
             Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
-            result => result.context(|| "change to the working directory".into()),
+            result => {
+                self.entered_cwd = result.is_ok();
+                result.context(|| "change to the working directory".into())
+            }
         }
     }
 
@@ -216,9 +219,10 @@ impl Stage<'_> {
     }
 
     pub fn verify_cwd(&mut self) -> Result<()> {
-        let cwd = &self.job.process.cwd;
-        // Again as the user, which may be allowed what root without CAP_DAC_OVERRIDE is not.
-        process::chdir(cwd).context(|| "change to the working directory".into())?;
+        if !self.entered_cwd {
+            // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
+            process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        }
         // CVE-2024-21626: a descriptor leaked by the caller may lead out of the root.
         match process::getcwd() {
             Ok(path) if path.starts_with("/") => Ok(()),

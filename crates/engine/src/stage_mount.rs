@@ -16,6 +16,9 @@ use std::path::Path;
 /// What is in force on a mount and may be set for it.
 const SETTABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
 
+/// What the kernel locks on mounts that a user namespace inherits.
+const LOCKED: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOATIME | attr::NODIRATIME;
+
 /// Files of procfs that callers virtualise (lxcfs) or need; all else below `/proc` stays the kernel's.
 const MOUNTABLE_IN_PROC: [&str; 10] = [
     "/proc/cpuinfo",
@@ -52,7 +55,7 @@ impl Stage<'_> {
 
     fn bind(&mut self, wanted: &Mount, bind: &Bind) -> Result<OwnedFd> {
         let tree = self.bind_source(wanted, bind)?;
-        apply_flags(&tree, wanted.attributes)?;
+        apply_flags(&tree, wanted.attributes, self.in_userns)?;
         let stat = path::fstat(&tree)?;
         let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let root = self.root()?;
@@ -150,7 +153,7 @@ impl Stage<'_> {
 
     fn remount(&mut self, wanted: &Mount) -> Result<OwnedFd> {
         let fd = resolve::open(self.root()?, &wanted.destination, libc::O_PATH)?;
-        apply_flags(&fd, wanted.attributes)?;
+        apply_flags(&fd, wanted.attributes, self.in_userns)?;
         Ok(fd)
     }
 
@@ -281,30 +284,29 @@ fn make(new: &New, attributes: u64, mode: Option<u32>) -> offshoot_sys::Result<O
     context.mount(attributes)
 }
 
-/// The second half of a bind mount with flags: as mount(8), flags that are not named are cleared; those that a user
-/// namespace may not clear stay, unless clearing them was asked for.
-fn apply_flags(tree: &OwnedFd, wanted: Attributes) -> Result<()> {
+/// The second half of a bind mount with flags, as mount(8) and MS_REMOUNT do it: flags that are not named are cleared;
+/// a kind of atime stays unless another is named. For a container with a user namespace the flags that the kernel
+/// would lock for it stay (mount_namespaces(7)), and asking to clear one of them is an error.
+fn apply_flags(tree: &OwnedFd, wanted: Attributes, in_userns: bool) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let clear = SETTABLE & !wanted.set | wanted.clear;
-    match set_attributes(tree, wanted.set, clear, false) {
-        Err(error) if error.errno() == Errno::EPERM => {}
-        result => return result.map_err(Into::into),
-    }
-    let locked = in_force(tree)?;
-    if locked & wanted.clear & SETTABLE != 0 {
+    let names_atime = wanted.clear & attr::ATIME != 0 || wanted.set & attr::NODIRATIME != 0;
+    let kept = if in_userns { in_force(tree)? & LOCKED } else { 0 };
+    let atime = kept & (attr::ATIME | attr::NODIRATIME);
+    let wanted_atime = wanted.set & (attr::ATIME | attr::NODIRATIME);
+    if kept & wanted.clear & !attr::ATIME != 0 || names_atime && atime != 0 && atime != wanted_atime {
         return Err(Error::new(
-            "a flag that the source mount has cannot be cleared in this user namespace: operation not permitted",
+            "a flag that the source mount has cannot be cleared in a user namespace: operation not permitted",
         ));
     }
-    let atime = wanted.clear & attr::ATIME;
-    match set_attributes(tree, wanted.set | locked, SETTABLE & !(wanted.set | locked) | atime, false) {
-        Err(error) if error.errno() == Errno::EPERM && atime != 0 => Err(error.into()),
-        // Nothing to clear is left: only add.
-        Err(error) if error.errno() == Errno::EPERM => set_attributes(tree, wanted.set, 0, false).map_err(Into::into),
-        result => result.map_err(Into::into),
+    let set = wanted.set | kept;
+    let mut clear = SETTABLE & !set;
+    if names_atime {
+        clear |= attr::ATIME | attr::NODIRATIME & !set;
     }
+    let set = if names_atime { set } else { set & !(attr::ATIME | attr::NODIRATIME) };
+    set_attributes(tree, set, clear, false).map_err(Into::into)
 }
 
 /// Attributes of a mount, from statfs(2).
@@ -315,7 +317,8 @@ fn in_force(tree: &OwnedFd) -> Result<u64> {
         (libc::ST_NOSUID, attr::NOSUID),
         (libc::ST_NODEV, attr::NODEV),
         (libc::ST_NOEXEC, attr::NOEXEC),
-        (0x2000, attr::NOSYMFOLLOW), // ST_NOSYMFOLLOW
+        (libc::ST_NOATIME, attr::NOATIME),
+        (libc::ST_NODIRATIME, attr::NODIRATIME),
     ];
     Ok(table.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum())
 }

@@ -45,6 +45,14 @@ impl Attributes {
         }
     }
 
+    /// Takes back the wish for a kind of atime, if there is one.
+    pub fn forget_atime(&mut self, kind: u64) {
+        if self.clear & ATIME != 0 && self.set & ATIME == kind {
+            self.set &= !ATIME;
+            self.clear &= !ATIME;
+        }
+    }
+
     /// Asks for a kind of atime: 0 is relatime.
     pub fn atime(&mut self, kind: u64) {
         self.set = self.set & !ATIME | kind;

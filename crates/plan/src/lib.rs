@@ -23,7 +23,7 @@ pub use devices::Device;
 pub use exec::{ExecPlan, exec};
 pub use host::Host;
 pub use idmap::IdMap;
-pub use mounts::{Bind, Mount, New, OPTIONS as MOUNT_OPTIONS, What};
+pub use mounts::{Bind, Mount, New, OPTIONS as MOUNT_OPTIONS, Shift, What};
 pub use namespaces::{Entry, Kind, Namespaces};
 pub use problem::{Problem, Report};
 pub use process::{

@@ -50,11 +50,20 @@ pub struct Bind {
     /// With what is mounted below it.
     pub recursive: bool,
     /// Ids shifted on the way.
-    pub idmap: Option<IdMap>,
+    pub idmap: Option<Shift>,
     /// Whether the map applies to what is mounted below, too.
     pub idmap_recursive: bool,
     /// Index in [`crate::Plan::sources`] if the caller opens the source before the container's namespaces exist.
     pub opened: Option<usize>,
+}
+
+/// How ids are shifted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// By a map.
+    Map(IdMap),
+    /// By the user namespace that the container joins.
+    Joined,
 }
 
 /// A new instance of a file system.
@@ -179,8 +188,9 @@ struct Options {
     idmap: Option<bool>,
 }
 
-/// One word for mount attributes, as in mount(8).
-fn attribute(word: &str, to: &mut Attributes) -> bool {
+/// One word for mount attributes, as in mount(8). `naive` is the way of mount(2): a word that takes a kind of atime
+/// back leaves what is in force, while mount_setattr(2) makes it the kernel's default.
+fn attribute(word: &str, to: &mut Attributes, naive: bool) -> bool {
     match word {
         "ro" => to.put(attr::RDONLY, true),
         "rw" => to.put(attr::RDONLY, false),
@@ -193,9 +203,13 @@ fn attribute(word: &str, to: &mut Attributes) -> bool {
         "nosymfollow" => to.put(attr::NOSYMFOLLOW, true),
         "symfollow" => to.put(attr::NOSYMFOLLOW, false),
         "nodiratime" => to.put(attr::NODIRATIME, true),
+        "diratime" if naive => to.set &= !attr::NODIRATIME,
         "diratime" => to.put(attr::NODIRATIME, false),
         "noatime" => to.atime(attr::NOATIME),
         "strictatime" => to.atime(attr::STRICTATIME),
+        "atime" if naive => to.forget_atime(attr::NOATIME),
+        "nostrictatime" if naive => to.forget_atime(attr::STRICTATIME),
+        "norelatime" if naive => to.forget_atime(0),
         // Clearing one kind leaves the kernel's default, relatime.
         "relatime" | "atime" | "norelatime" | "nostrictatime" => to.atime(0),
         _ => return false,
@@ -207,8 +221,8 @@ fn parse_options(options: &[String]) -> Options {
     let mut all = Options::default();
     for option in options {
         let word = option.as_str();
-        if attribute(word, &mut all.attributes)
-            || word.strip_prefix('r').is_some_and(|rest| attribute(rest, &mut all.recursive))
+        if attribute(word, &mut all.attributes, true)
+            || word.strip_prefix('r').is_some_and(|rest| attribute(rest, &mut all.recursive, false))
         {
             continue;
         }
@@ -292,6 +306,10 @@ impl Planner<'_> {
             ));
             destination = Path::new("/").join(destination);
         }
+        // Some callers name the place on the host; runc takes both.
+        if let Ok(inside) = destination.strip_prefix(self.rootfs) {
+            destination = Path::new("/").join(inside);
+        }
         let mut options = parse_options(&mount.options);
         let what = self.what(&path, mount, &mut options, sources, report)?;
         // tmpfs and what /dev is made of must be filled before they become read-only.
@@ -357,7 +375,7 @@ impl Planner<'_> {
         Some(What::Bind(bind))
     }
 
-    fn idmap(&self, path: &str, mount: &SpecMount, options: &Options, report: &mut Report) -> Option<IdMap> {
+    fn idmap(&self, path: &str, mount: &SpecMount, options: &Options, report: &mut Report) -> Option<Shift> {
         let given = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
         if !given && options.idmap.is_none() {
             return None;
@@ -371,14 +389,17 @@ impl Planner<'_> {
                 report.problem(path, "id-mapped mounts need both uidMappings and gidMappings");
                 return None;
             }
-            return Some(idmap::read(&mount.uid_mappings, &mount.gid_mappings, path, report));
+            return Some(Shift::Map(idmap::read(&mount.uid_mappings, &mount.gid_mappings, path, report)));
+        }
+        if self.ns.joins(Kind::User) {
+            return Some(Shift::Joined);
         }
         let linux = self.spec.linux.as_ref()?;
         if linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty() {
             report.problem(path, "the idmap option without mappings of its own needs those of a user namespace");
             return None;
         }
-        Some(idmap::read(&linux.uid_mappings, &linux.gid_mappings, path, report))
+        Some(Shift::Map(idmap::read(&linux.uid_mappings, &linux.gid_mappings, path, report)))
     }
 
     fn new_file_system(

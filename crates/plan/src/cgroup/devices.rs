@@ -38,15 +38,16 @@ impl Access {
         self.0
     }
 
-    fn parse(text: &str) -> Option<Access> {
-        text.chars().try_fold(Access(0), |access, letter| {
+    /// Letters that are none of the three are passed over, as runc does.
+    fn parse(text: &str) -> Access {
+        text.chars().fold(Access(0), |access, letter| {
             let bit = match letter {
                 'r' => Access::READ,
                 'w' => Access::WRITE,
                 'm' => Access::MKNOD,
-                _ => return None,
+                _ => Access(0),
             };
-            Some(Access(access.0 | bit.0))
+            Access(access.0 | bit.0)
         })
     }
 
@@ -211,9 +212,7 @@ fn subject(rule: &DeviceRule, index: usize) -> Result<Subject, (&'static str, St
     if rule.access.is_empty() {
         return Err(("access", format!("device access at {index} field cannot be empty")));
     }
-    let Some(access) = Access::parse(&rule.access) else {
-        return Err(("access", format!("invalid device access {:?} (letters of rwm)", rule.access)));
-    };
+    let access = Access::parse(&rule.access);
     let kind = match rule.kind.as_str() {
         "" | "a" => return Ok(Subject::All),
         "c" => Kind::Char,
@@ -297,7 +296,7 @@ fn parse_line(line: &str) -> Option<Subject> {
         _ => return None,
     };
     let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
-    let access = Access::parse(access).filter(|access| !access.is_empty())?;
+    let access = Some(Access::parse(access)).filter(|access| !access.is_empty())?;
     Some(Subject::Some(Match { kind, major: number(major)?, minor: number(minor)? }, access))
 }
 
