@@ -100,7 +100,7 @@ impl Stage<'_> {
     }
 
     pub fn loopback(&mut self) -> Result<()> {
-        crate::netlink::loopback_up().context(|| "bring up the loopback interface".into())
+        crate::netdev::loopback_up().context(|| "bring up the loopback interface".into())
     }
 
     /// Hooks that run in the container's namespaces.

@@ -2,6 +2,7 @@
 //! attacks `/proc/PID/exe` of what it started. It has no test harness, since protecting a process wants its only thread.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::type_complexity)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
