@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::resolve;
+use nix::sys::termios::OutputFlags;
 use offshoot_sys::{Errno, libc, mount, path, process, socket, tty};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -49,6 +50,11 @@ pub(crate) fn attach(
         Err(error) if !matches!(error.errno(), Errno::EPERM | Errno::EINVAL) => return Err(error).context(what),
         _ => {}
     }
+    // The terminal at the far end turns newlines into carriage return and newline; once is enough. Before anything can
+    // be written: whoever gets the master would be too late.
+    let mut modes = tty::modes(&peer).context(what)?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    tty::restore(&peer, &modes).context(what)?;
     let name = format!("/dev/pts/{}", tty::number(&master).context(what)?);
     if console {
         let target = resolve::file(root, Path::new("/dev/console")).context(what)?;

@@ -422,10 +422,10 @@ impl Host<'_> {
         if let Some(group) = self.resctrl.take() {
             group.remove();
         }
-        if let (Some(cgroup), Some(_)) = (&mut self.cgroup, self.plan) {
-            if let Err(error) = cgroup.undo() {
-                self.job.log.warn(error);
-            }
+        // An exec'd process has made no cgroup.
+        let undone = self.cgroup.as_mut().filter(|_| self.plan.is_some()).map_or(Ok(()), Cgroup::undo);
+        if let Err(error) = undone {
+            self.job.log.warn(error);
         }
     }
 }

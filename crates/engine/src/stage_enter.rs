@@ -105,6 +105,10 @@ impl Stage<'_> {
 
     /// Hooks that run in the container's namespaces.
     pub fn hooks(&mut self, kind: HookKind) -> Result<()> {
+        if kind == HookKind::CreateContainer && self.root.is_some() {
+            // They work on the container's root while the host's is still there.
+            process::fchdir(self.root()?)?;
+        }
         let plan = self.plan()?;
         let status = if kind == HookKind::StartContainer { "created" } else { "creating" };
         let state = crate::hooks::state(&plan.id, status, self.pid, &plan.bundle, &plan.annotations);

@@ -19,6 +19,11 @@ pub struct Device {
     pub owner: (u32, u32),
 }
 
+/// File types, man 7 inode.
+const S_IFIFO: u32 = 0o010_000;
+const S_IFCHR: u32 = 0o020_000;
+const S_IFBLK: u32 = 0o060_000;
+
 /// Names and minor numbers of the defaults below major 1, and `tty`.
 const DEFAULTS: [(&str, (u32, u32)); 6] =
     [("null", (1, 3)), ("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9)), ("tty", (5, 0))];
@@ -29,9 +34,9 @@ pub fn plan(devices: &[SpecDevice], report: &mut Report) -> Vec<Device> {
     for (i, device) in devices.iter().enumerate() {
         let path = format!("linux.devices[{i}]");
         let kind = match device.kind.as_str() {
-            "c" | "u" => libc::S_IFCHR,
-            "b" => libc::S_IFBLK,
-            "p" => libc::S_IFIFO,
+            "c" | "u" => S_IFCHR,
+            "b" => S_IFBLK,
+            "p" => S_IFIFO,
             other => {
                 report.problem(format!("{path}.type"), format!("invalid device type {other:?}"));
                 continue;
@@ -61,7 +66,7 @@ pub fn plan(devices: &[SpecDevice], report: &mut Report) -> Vec<Device> {
     for (name, number) in DEFAULTS {
         let path = PathBuf::from(format!("/dev/{name}"));
         if !list.iter().any(|other| other.path == path) {
-            list.push(Device { path, kind: libc::S_IFCHR, number, mode: 0o666, owner: (0, 0) });
+            list.push(Device { path, kind: S_IFCHR, number, mode: 0o666, owner: (0, 0) });
         }
     }
     list

@@ -84,11 +84,11 @@ pub struct New {
 /// Flags of mount(2) that stand for propagation, man 2 mount.
 pub mod propagation {
     #![allow(missing_docs)]
-    pub const PRIVATE: u64 = libc::MS_PRIVATE;
-    pub const SHARED: u64 = libc::MS_SHARED;
-    pub const SLAVE: u64 = libc::MS_SLAVE;
-    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
-    pub const REC: u64 = libc::MS_REC;
+    pub const PRIVATE: u64 = 1 << 18;
+    pub const SHARED: u64 = 1 << 20;
+    pub const SLAVE: u64 = 1 << 19;
+    pub const UNBINDABLE: u64 = 1 << 17;
+    pub const REC: u64 = 1 << 14;
 
     /// By the option's name.
     pub fn from_name(name: &str) -> Option<u64> {

@@ -71,16 +71,16 @@ impl Kind {
 
     /// The `CLONE_NEW…` bit.
     pub fn flag(self) -> u64 {
-        (match self {
-            Kind::Ipc => libc::CLONE_NEWIPC,
-            Kind::Uts => libc::CLONE_NEWUTS,
-            Kind::Network => libc::CLONE_NEWNET,
-            Kind::Pid => libc::CLONE_NEWPID,
-            Kind::Mount => libc::CLONE_NEWNS,
-            Kind::Cgroup => libc::CLONE_NEWCGROUP,
-            Kind::Time => 0x80, // CLONE_NEWTIME
-            Kind::User => libc::CLONE_NEWUSER,
-        }) as u32 as u64
+        match self {
+            Kind::Ipc => 0x0800_0000,
+            Kind::Uts => 0x0400_0000,
+            Kind::Network => 0x4000_0000,
+            Kind::Pid => 0x2000_0000,
+            Kind::Mount => 0x0002_0000,
+            Kind::Cgroup => 0x0200_0000,
+            Kind::Time => 0x0000_0080,
+            Kind::User => 0x1000_0000,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The order is runc's, on which callers rely (hooks see what they expect to see), with the security rules
 //! of each step written beside it.
 
-use crate::mounts::{What, is_dev};
+use crate::mounts::{What, is_dev, propagation};
 use crate::namespaces::{Entry, Kind, Namespaces};
 use crate::step::{HookKind, HostStep, Step, Sync};
 use crate::{Plan, Process};
@@ -104,7 +104,7 @@ fn hooks(steps: &mut Vec<Step>, plan: &Plan, kind: HookKind) {
 }
 
 fn rootfs(steps: &mut Vec<Step>, plan: &Plan) {
-    let slave = libc::MS_SLAVE | libc::MS_REC;
+    let slave = propagation::SLAVE | propagation::REC;
     steps.push(Step::HostPropagation(if plan.propagation != 0 { plan.propagation } else { slave }));
     steps.push(Step::BindRoot);
     steps.extend(plan.mounts.iter().cloned().map(Step::Mount));

@@ -2,7 +2,7 @@
 //! pseudo-terminal, and put back as it was.
 
 use crate::{Error, Result};
-use nix::sys::termios::{OutputFlags, Termios};
+use nix::sys::termios::Termios;
 use offshoot_sys::event::{POLLERR, POLLHUP, POLLIN, POLLOUT};
 use offshoot_sys::{Errno, path, tty};
 use std::fs::File;
@@ -113,11 +113,6 @@ impl Relay {
     /// # Errors
     /// It is no terminal.
     pub fn new(master: OwnedFd) -> Result<Relay> {
-        let failed = |error: offshoot_sys::Error| Error::io("set up the terminal", &error.into());
-        // The caller's terminal turns newlines into carriage return and newline; once is enough.
-        let mut modes = tty::modes(&master).map_err(failed)?;
-        modes.output_flags.remove(OutputFlags::ONLCR);
-        tty::restore(&master, &modes).map_err(failed)?;
         // Another open file than the process's: its flags are ours alone.
         set_nonblocking(&master)?;
         Ok(Relay { master, input: Flow::new(), output: Flow::new() })

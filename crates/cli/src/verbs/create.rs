@@ -51,7 +51,7 @@ pub static RUN: Command = Command::new("run", "create and start a container", ru
 
 fn create(call: &Call) -> Result<u8, Failure> {
     let created = launch(call).and_then(|launch| Ok(call.runtime()?.create(&Launch { detached: true, ..launch })?));
-    created.map(|_| 0).map_err(|failure| failure.during("offshoot create"))
+    created.map(|_| 0).map_err(|failure| failure.during("runc create"))
 }
 
 fn run(call: &Call) -> Result<u8, Failure> {
@@ -62,7 +62,7 @@ fn run(call: &Call) -> Result<u8, Failure> {
         ..launch
     };
     let ran = launch(call).and_then(|launch| Ok(call.runtime()?.run(&own(launch))?));
-    ran.map_err(|failure| failure.during("offshoot run"))
+    ran.map_err(|failure| failure.during("runc run"))
 }
 
 fn launch(call: &Call) -> Result<Launch, Failure> {
