@@ -7,12 +7,13 @@ use std::fmt;
 pub struct Failure {
     message: String,
     status: u8,
+    hint: Option<String>,
 }
 
 impl Failure {
     /// A failure with the usual exit status, 1.
     pub fn new(message: impl fmt::Display) -> Failure {
-        Failure { message: message.to_string(), status: 1 }
+        Failure { message: message.to_string(), status: 1, hint: None }
     }
 
     /// With another exit status.
@@ -23,6 +24,16 @@ impl Failure {
     /// With the name of what failed in front, as runc writes it: `exec failed: …`.
     pub fn during(self, what: &str) -> Failure {
         Failure { message: format!("{what} failed: {}", self.message), ..self }
+    }
+
+    /// With advice, for a line of its own.
+    pub fn hint(self, hint: impl fmt::Display) -> Failure {
+        Failure { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// The advice, where there is some.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// The exit status.

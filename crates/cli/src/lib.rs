@@ -46,6 +46,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             if log.is_file {
                 eprintln!("{failure}");
             }
+            if let Some(hint) = failure.advice() {
+                eprintln!("hint: {hint}");
+            }
             ExitCode::from(failure.code())
         }
     }
@@ -120,7 +123,9 @@ fn dispatch(commands: Commands, path: &str, words: Vec<OsString>, context: Conte
         }
     };
     match command.action {
-        Action::Group(inner) if !found.help && !found.rest.is_empty() => dispatch(inner, &path, found.rest, context),
+        Action::Group(inner) if !found.help && !found.rest.is_empty() && found.rest != ["help"] => {
+            dispatch(inner, &path, found.rest, context)
+        }
         Action::Run(run) if !found.help => {
             let call = Call::new(command, context.global, found, context.log)?;
             if let Err(failure) = call.check_count(context.program) {

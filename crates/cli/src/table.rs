@@ -53,6 +53,8 @@ pub static COMMANDS: Commands = &[
     &verbs::update::COMMAND,
     &verbs::features::COMMAND,
     &verbs::plan::COMMAND,
+    &verbs::image::COMMAND,
+    &verbs::clone::COMMAND,
 ];
 
 #[cfg(test)]

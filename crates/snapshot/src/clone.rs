@@ -1,6 +1,7 @@
 //! Clones: root file systems that share with their image what they have not changed.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use crate::crash;
 use crate::dir::{Dir, Lock, Locked};
@@ -266,6 +267,13 @@ impl<'a> RootClone<'a> {
     /// attached. With an id map, files appear as those of the container that has it; nothing on disk depends on it.
     pub fn mount(&self, idmap: Option<&IdMap>) -> Result<OwnedFd> {
         self.kind().mount(&self.site(), &self.record.head, idmap).during(|| format!("mount clone {:?}", self.name()))
+    }
+
+    /// Mounts it, without an id map, on a directory of the caller's.
+    pub fn mount_on(&self, directory: &Path) -> Result<()> {
+        let mount = self.mount(None)?;
+        let attach = || Ok(offshoot_sys::mount::move_mount_to(&mount, None, directory)?);
+        attach().during(|| format!("mount clone {:?} on {directory:?}", self.name()))
     }
 
     /// Gives back what a mount held beyond its descriptor (an active logical volume), once the container has ended.

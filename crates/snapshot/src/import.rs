@@ -101,7 +101,7 @@ pub(crate) struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(store: &'a Store, options: &'a ImportOptions, source: &str) -> Result<Making<'a>> {
+    pub(crate) fn new(store: &'a Store, options: &'a ImportOptions, source: &str) -> Result<Making<'a>> {
         let staging = store.staging()?;
         let source = source.to_owned();
         Ok(Making { store, options, source, staging, layers: Vec::new(), bytes: 0, config: None, names: Vec::new() })
@@ -115,26 +115,8 @@ impl<'a> Making<'a> {
         let is_layout = dir.has("oci-layout")? && dir.has("index.json")?;
         match (self.options.format, is_layout) {
             (Format::Image, _) | (Format::Auto, true) => oci::layout(self, dir, progress),
-            _ => self.tree(dir, progress),
+            _ => self.packed(move |out| pack(&Union::of_directory(dir), out), progress),
         }
-    }
-
-    /// A directory goes the way of an archive, through a pipe: so it has a digest, and one way in needs guarding.
-    fn tree(&mut self, dir: Dir, progress: Listener) -> Result<()> {
-        let (reader, writer) = std::io::pipe().call(|| "pipe2()")?;
-        std::thread::scope(|scope| {
-            let packing =
-                scope.spawn(move || pack(&Union::of_directory(dir), std::io::BufWriter::with_capacity(BUFFER, writer)));
-            let layer = self.add_layer(Reporting::new(reader, 0, progress), None);
-            let packed =
-                packing.join().unwrap_or_else(|_| Err(Error::new(Kind::System, "the packing thread panicked")));
-            match (packed, layer) {
-                // The packer's broken pipe only says that the extraction failed.
-                (_, Err(error)) if error.kind() != Kind::Refused => Err(error),
-                (Err(error), _) | (_, Err(error)) => Err(error),
-                _ => Ok(()),
-            }
-        })
     }
 
     fn stream(&mut self, stream: Box<dyn Read + '_>, total: u64, progress: Listener) -> Result<()> {
@@ -203,7 +185,20 @@ impl<'a> Making<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Image> {
+    /// Takes over another image's configuration, with the layers of this one.
+    pub(crate) fn reconfigure(&mut self, mut config: serde_json::Value) -> Result<()> {
+        let diff_ids: Vec<_> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        config["rootfs"] = serde_json::json!({ "type": "layers", "diff_ids": diff_ids });
+        config["created"] = serde_json::json!(record::now());
+        if let Some(config) = config.as_object_mut() {
+            config.remove("history");
+        }
+        let bytes = serde_json::to_vec(&config);
+        self.config = Some(bytes.map_err(|error| Error::new(Kind::System, format!("write JSON: {error}")))?);
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Image> {
         let diff_ids: Vec<_> = self.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         if diff_ids.is_empty() {
             return Err(Error::refused("the image has no layers"));

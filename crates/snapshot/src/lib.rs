@@ -20,8 +20,10 @@
 
 mod annotation;
 mod archive;
+mod build;
 mod check;
 mod clone;
+mod commit;
 mod config;
 mod copy;
 mod crash;
@@ -50,6 +52,7 @@ mod usage;
 pub use annotation::{ANNOTATION, Request, parse_size};
 pub use archive::Limits;
 pub use archive::stream::{Listener, Progress};
+pub use build::BuildOptions;
 pub use check::Report;
 pub use clone::{CloneOptions, RootClone};
 pub use diff::{Change, ChangeKind};

@@ -43,11 +43,15 @@ impl Tool {
         }
     }
 
-    /// The error of a tool that failed: its last words.
+    /// The error of a tool that failed: what it calls an error first, else its last words.
     pub(crate) fn failed(self, args: &[&str], stderr: &[u8]) -> Error {
         let text = String::from_utf8_lossy(stderr);
         let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = lines[lines.len().saturating_sub(3)..].join("; ");
-        Error::new(Kind::System, format!("{} {}: {last}", self.name, args.join(" ")))
+        let said = match lines.iter().find(|line| line.starts_with("E: ")) {
+            Some(error) => error[3..].to_owned(),
+            None => lines[lines.len().saturating_sub(3)..].join("; "),
+        };
+        let command: Vec<_> = [self.name].iter().chain(args).copied().collect();
+        Error::new(Kind::System, format!("{}: {said}", command.join(" ")))
     }
 }

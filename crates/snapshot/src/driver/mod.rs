@@ -23,7 +23,7 @@ mod old_overlay;
 mod overlay;
 mod plain;
 mod reflink;
-mod template;
+pub(crate) mod template;
 
 /// The storage drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

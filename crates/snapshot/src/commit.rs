@@ -1,0 +1,49 @@
+//! Making an image of a clone: how a template is prepared by hand.
+
+use crate::archive::pack::pack;
+use crate::archive::stream::Listener;
+use crate::clone::RootClone;
+use crate::error::{Call, During, Error, Kind, Result};
+use crate::image::Image;
+use crate::import::{ImportOptions, Making};
+use crate::name::Name;
+use crate::store::Store;
+
+impl Store {
+    /// Makes an image, of one layer, of a clone as it is now; its own image tells the configuration.
+    pub fn commit(&self, clone: &RootClone, names: &[Name], progress: Listener) -> Result<Image> {
+        let mut commit = || {
+            let config = self.image(clone.image().hex())?.config().clone();
+            let options = ImportOptions { names: names.to_vec(), ..ImportOptions::default() };
+            let mut making = Making::new(self, &options, &format!("clone {}", clone.name()))?;
+            let view = clone.view()?;
+            making.packed(move |out| pack(&view, out), progress)?;
+            making.reconfigure(config)?;
+            making.finish()
+        };
+        commit().during(|| format!("commit clone {:?}", clone.name()))
+    }
+}
+
+impl Making<'_> {
+    /// Adds a layer that `write` writes as an archive: through a pipe, so that one way in needs guarding.
+    pub(crate) fn packed(
+        &mut self,
+        write: impl FnOnce(std::io::BufWriter<std::io::PipeWriter>) -> Result<()> + Send,
+        progress: Listener,
+    ) -> Result<()> {
+        let (reader, writer) = std::io::pipe().call(|| "pipe2()")?;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || write(std::io::BufWriter::with_capacity(256 << 10, writer)));
+            let layer = self.add_layer(crate::archive::stream::Reporting::new(reader, 0, progress), None);
+            let written =
+                writing.join().unwrap_or_else(|_| Err(Error::new(Kind::System, "the packing thread panicked")));
+            match (written, layer) {
+                // The writer's broken pipe only says that the extraction failed.
+                (_, Err(error)) if error.kind() != Kind::Refused => Err(error),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+                _ => Ok(()),
+            }
+        })
+    }
+}
