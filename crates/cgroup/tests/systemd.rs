@@ -124,3 +124,14 @@ fn a_process_that_is_gone_is_an_error() {
     assert!(text.starts_with("failed to start systemd unit \"offshoot-gone.scope\": "), "{text}");
     bus.stop_unit(&unit.name).unwrap();
 }
+
+/// A call that reaches systemd in one read with the end of the authentication would never be answered.
+#[test]
+fn every_connection_is_answered() {
+    if !systemd_is_here("every_connection_is_answered") {
+        return;
+    }
+    for _ in 0..200 {
+        assert!(Bus::connect(false).and_then(|mut bus| bus.version()).unwrap() > 200);
+    }
+}

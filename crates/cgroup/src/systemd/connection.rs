@@ -35,19 +35,19 @@ impl Connection {
 
     /// SASL `EXTERNAL` with an empty identity: the server takes ours from the socket. So it is right in a user
     /// namespace too, where the uid that the server sees is not the one that `getuid` tells.
+    ///
+    /// All in one message, as systemd's own library does it: a `BEGIN` that comes later may be read together with the
+    /// first call, and systemd 257 then waits for more input with the whole call in its buffer.
     pub(super) fn authenticate(stream: UnixStream) -> Result<Connection, Failure> {
         let mut connection = Connection { stream, input: Vec::new(), serial: 0 };
         let deadline = Instant::now() + PATIENCE;
-        connection.send(b"\0AUTH EXTERNAL\r\n")?;
-        let mut line = connection.line(deadline)?;
-        if line.starts_with("DATA") {
-            connection.send(b"DATA\r\n")?;
-            line = connection.line(deadline)?;
+        connection.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        for wanted in ["DATA", "OK "] {
+            let line = connection.line(deadline)?;
+            if !line.starts_with(wanted) {
+                return Err(Failure::Protocol(format!("authentication was answered with {line:?}")));
+            }
         }
-        if !line.starts_with("OK ") {
-            return Err(Failure::Protocol(format!("authentication was answered with {line:?}")));
-        }
-        connection.send(b"BEGIN\r\n")?;
         Ok(connection)
     }
 
