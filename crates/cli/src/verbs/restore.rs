@@ -10,6 +10,7 @@ use offshoot_runtime::{Connections, Launch};
 /// `offshoot restore`
 pub static COMMAND: Command = Command::new("restore", "make a container from the files of a checkpoint", run)
     .takes("<container-id>", Count::Exactly(1))
+    .enters()
     .flags(&[
         Flag::path("console-socket", "socket that gets the terminal, of a container that is left alone"),
         Flag::path("image-path", "directory of the images (default: checkpoint)"),
