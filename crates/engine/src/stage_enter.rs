@@ -112,8 +112,13 @@ impl Stage<'_> {
         let plan = self.plan()?;
         let status = if kind == HookKind::StartContainer { "created" } else { "creating" };
         let state = crate::hooks::state(&plan.id, status, self.pid, &plan.bundle, &plan.annotations);
-        let env = (kind == HookKind::StartContainer).then_some(self.env.as_slice());
-        crate::hooks::run_all(kind, plan.hooks_of(kind), &state, env)
+        let hooks = plan.hooks_of(kind);
+        match kind {
+            // In the container, so with its environment.
+            HookKind::StartContainer => crate::hooks::run_inside(kind, hooks, &state, &self.env, None),
+            // As with runc: none of the host's environment, and in the root filesystem, seen from the host.
+            _ => crate::hooks::run_inside(kind, hooks, &state, &[], self.root.as_ref().map(AsFd::as_fd)),
+        }
     }
 
     /// Puts a copy of `fd` over a standard stream.
