@@ -42,6 +42,9 @@ fn each(mut check: impl FnMut(&str, &Plan)) {
     let mut seen = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "json") {
+            continue;
+        }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let spec: Spec = offshoot_spec::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let linux = spec.linux.as_ref().unwrap();
