@@ -90,9 +90,11 @@ pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
         program: None,
         env,
     };
+    // Debug messages in runc's words, which its tests and its users' eyes look for.
+    job.log.debug("nsexec container setup");
     let result = match job.launcher {
         Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
-        None => stage.run(job.steps),
+        None => stage.run_process(),
     };
     stage.end(result)
 }
@@ -119,12 +121,17 @@ impl Stage<'_> {
             // The host must hear of this process before it hears from it.
             let mut byte = [0];
             let _ = path::read(&wait, &mut byte);
-            let result = self.run(self.job.steps);
+            let result = self.run_process();
             self.end(result)
         })?;
         self.host.tell(&Report::Forked(child.pid))?;
         path::write_all(&go, b"x")?;
         Ok(())
+    }
+
+    fn run_process(&mut self) -> Result<()> {
+        self.job.log.debug("child process in init()");
+        self.run(self.job.steps)
     }
 
     fn run(&mut self, steps: &[Step]) -> Result<()> {
