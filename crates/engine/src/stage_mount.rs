@@ -17,7 +17,7 @@ use std::path::Path;
 const SETTABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
 
 /// What the kernel locks on mounts that a user namespace inherits.
-const LOCKED: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOATIME | attr::NODIRATIME;
+const LOCKED: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::ATIME | attr::NODIRATIME;
 
 /// Files of procfs that callers virtualise (lxcfs) or need; all else below `/proc` stays the kernel's.
 const MOUNTABLE_IN_PROC: [&str; 10] = [
@@ -295,7 +295,7 @@ fn apply_flags(tree: &OwnedFd, wanted: Attributes, in_userns: bool) -> Result<()
     let kept = if in_userns { in_force(tree)? & LOCKED } else { 0 };
     let atime = kept & (attr::ATIME | attr::NODIRATIME);
     let wanted_atime = wanted.set & (attr::ATIME | attr::NODIRATIME);
-    if kept & wanted.clear & !attr::ATIME != 0 || names_atime && atime != 0 && atime != wanted_atime {
+    if kept & wanted.clear & !attr::ATIME != 0 || in_userns && names_atime && atime != wanted_atime {
         return Err(Error::new(
             "a flag that the source mount has cannot be cleared in a user namespace: operation not permitted",
         ));
@@ -320,7 +320,10 @@ fn in_force(tree: &OwnedFd) -> Result<u64> {
         (libc::ST_NOATIME, attr::NOATIME),
         (libc::ST_NODIRATIME, attr::NODIRATIME),
     ];
-    Ok(table.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum())
+    let named: u64 = table.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum();
+    // strictatime is the absence of the other two.
+    let strict = flags & (libc::ST_NOATIME | libc::ST_RELATIME) == 0;
+    Ok(named | if strict { attr::STRICTATIME } else { 0 })
 }
 
 /// What is set on the mount when it is in its place.

@@ -160,7 +160,8 @@ pub fn entry(ns: &Namespaces, time_offsets: bool) -> Entry {
         || offsets
         || new_user && !ns.joined.is_empty()
         || joins_user && (ns.makes(Kind::Pid) || ns.makes(Kind::Time));
-    let mut first = vec![Step::JoinCgroups, Step::Sync(Sync::Attached)];
+    // The CPUs that the caller was bound to are not the container's; its cpuset, if any, is in force by then.
+    let mut first = vec![Step::JoinCgroups, Step::Sync(Sync::Attached), Step::Affinity(None)];
     if !launch {
         // New namespaces belong to the user namespace that is in force when they are made.
         let clone_flags = if joins_user { 0 } else { ns.flags(&[]) };

@@ -410,7 +410,7 @@ pub const MEMPOLICY_FLAGS: [(&str, i32); 3] =
 /// Reads `linux.memoryPolicy`.
 pub fn memory_policy(policy: &MemoryPolicy, report: &mut Report) -> Option<NumaPolicy> {
     let problem = |report: &mut Report, field: &str, text: String| {
-        report.problem(format!("linux.memoryPolicy.{field}"), format!("invalid memory policy: {text}"));
+        report.problem(format!("linux.memoryPolicy.{field}"), format!("invalid memory policy {text}"));
     };
     let by_name =
         |table: &[(&str, i32)], name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit);
@@ -423,13 +423,18 @@ pub fn memory_policy(policy: &MemoryPolicy, report: &mut Report) -> Option<NumaP
     for flag in &policy.flags {
         match by_name(&MEMPOLICY_FLAGS, flag) {
             Some(bit) => mode |= bit,
-            None => problem(report, "flags", format!("unknown flag {flag:?}")),
+            None => problem(report, "flags", format!("flag: {flag:?}")),
         }
     }
     match number_list(&policy.nodes, 1023) {
+        // MPOL_DEFAULT and MPOL_LOCAL name no nodes.
+        Ok(nodes) if matches!(mode & 0xfff, 0 | 4) && !nodes.is_empty() => {
+            problem(report, "nodes", format!("nodes: the mode requires 0 nodes but got {}", nodes.len()));
+            None
+        }
         Ok(nodes) => Some(NumaPolicy { mode, nodes }),
         Err(text) => {
-            problem(report, "nodes", text);
+            problem(report, "nodes", format!("nodes: {text}"));
             None
         }
     }
