@@ -15,6 +15,7 @@ fn by(kind: DriverKind) -> CloneOptions {
 enum Place {
     Here(Scratch),
     On(Disk),
+    With(Scratch, Group),
 }
 
 impl Place {
@@ -22,8 +23,39 @@ impl Place {
         match self {
             Place::Here(scratch) => scratch.0.clone(),
             Place::On(disk) => disk.path(),
+            Place::With(scratch, _) => scratch.0.clone(),
         }
     }
+}
+
+/// A volume group on the disk that the environment names, for one test; the tests on it run one at a time.
+struct Group {
+    name: &'static str,
+    _alone: std::sync::MutexGuard<'static, ()>,
+}
+
+static DISK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+impl Group {
+    fn new() -> Option<Group> {
+        let Ok(disk) = std::env::var("OFFSHOOT_TEST_DISK") else {
+            println!("skipped: lvm-thin needs a spare disk; name one in OFFSHOOT_TEST_DISK");
+            return None;
+        };
+        let guard = DISK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(lvm(&["vgcreate", "-q", "-y", "-ff", "offshoot-test", &disk]));
+        Some(Group { name: "offshoot-test", _alone: guard })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        lvm(&["vgremove", "-q", "-y", "-ff", self.name]);
+    }
+}
+
+fn lvm(args: &[&str]) -> bool {
+    std::process::Command::new("lvm").args(args).status().is_ok_and(|status| status.success())
 }
 
 /// Every driver with a place for it, as far as this machine has one.
@@ -41,6 +73,9 @@ fn places(test: &str) -> Vec<(DriverKind, Place)> {
     if let Some(disk) = Disk::new("xfs", 2, &["-q", "-m", "reflink=1"]) {
         places.push((DriverKind::Reflink, Place::On(disk)));
     }
+    if let Some(group) = Group::new() {
+        places.push((DriverKind::LvmThin, Place::With(scratch(&format!("{test}-lvm")), group)));
+    }
     places
 }
 
@@ -48,6 +83,9 @@ fn places(test: &str) -> Vec<(DriverKind, Place)> {
 fn every_driver_shows_the_image_and_keeps_what_is_written_apart() {
     for (kind, place) in places("every") {
         let (store, image) = store_at(&place.path());
+        if let Place::With(_, group) = &place {
+            store.use_thin_pool(&format!("{}/pool", group.name), Some(4 << 30)).unwrap();
+        }
         let wanted = listing(&place.path().join("tree"));
         let (one, two) = (format!("{kind}-1"), format!("{kind}-2"));
         let one = store.clone_for(&image, &one, &by(kind)).unwrap();
@@ -77,6 +115,9 @@ fn every_driver_shows_the_image_and_keeps_what_is_written_apart() {
 fn ids_are_mapped_by_the_mount_and_never_stored() {
     for (kind, place) in places("ids") {
         let (store, image) = store_at(&place.path());
+        if let Place::With(_, group) = &place {
+            store.use_thin_pool(&format!("{}/pool", group.name), Some(4 << 30)).unwrap();
+        }
         let clone = store.clone_for(&image, &format!("{kind}"), &by(kind)).unwrap();
         let mount = clone.mount(Some(&idmap(1_000_000))).unwrap();
         let owner =
@@ -91,8 +132,8 @@ fn ids_are_mapped_by_the_mount_and_never_stored() {
         drop(mount);
         let stored = place.path().join(format!("store/clones/{kind}/r1"));
         for path in ["new", "etc/motd"] {
-            if kind == DriverKind::Reflink {
-                // Its files are in a file; mounting it without a map below tells the same.
+            if matches!(kind, DriverKind::Reflink | DriverKind::LvmThin) {
+                // Its files are in a file system of their own; mounting it without a map below tells the same.
                 continue;
             }
             let stat = std::fs::metadata(stored.join(path)).unwrap();
@@ -111,6 +152,9 @@ fn ids_are_mapped_by_the_mount_and_never_stored() {
 fn a_clone_goes_back_to_its_snapshots() {
     for (kind, place) in places("snapshots") {
         let (store, image) = store_at(&place.path());
+        if let Place::With(_, group) = &place {
+            store.use_thin_pool(&format!("{}/pool", group.name), Some(4 << 30)).unwrap();
+        }
         let mut clone = store.clone_for(&image, &format!("{kind}"), &by(kind)).unwrap();
         let read = |clone: &offshoot_snapshot::RootClone| {
             let mount = clone.mount(None).unwrap();

@@ -28,7 +28,7 @@ const NAME: Flag = Flag::text("name", "a further name for the image").short("t")
 pub static COMMAND: Command = Command::group(
     "image",
     "keep images, from which root file systems grow",
-    &[&IMPORT, &BUILD, &LIST, &SHOW, &EXPORT, &TAG, &REMOVE, &PRUNE, &USAGE, &CHECK],
+    &[&IMPORT, &BUILD, &LIST, &SHOW, &EXPORT, &TAG, &REMOVE, &PRUNE, &USAGE, &CHECK, &POOL],
 );
 
 static IMPORT: Command = Command::new("import", "make an image of a tarball, directory, OCI or docker archive", import)
@@ -90,6 +90,10 @@ static USAGE: Command = Command::new("df", "show what images and clones occupy o
 static CHECK: Command = Command::new("check", "look whether the store is consistent", check)
     .flags(&[STORE, Flag::switch("repair", "remove what is damaged beyond use")])
     .details("Exits with 1 where something is damaged and was not repaired.");
+
+static POOL: Command = Command::new("pool", "name the LVM thin pool for clones by the driver lvm-thin", pool)
+    .takes("GROUP/POOL", Count::Exactly(1))
+    .flags(&[STORE, Flag::text("size", "make the pool, of this size, where it is missing")]);
 
 /// The store that the call names.
 pub fn store(call: &Call) -> Result<Store, Failure> {
@@ -363,6 +367,11 @@ fn check(call: &Call) -> Result<u8, Failure> {
     text.push_str(&format!("{images} images of {layers} layers, {clones} clones, {} remains\n", report.remains));
     print(text)?;
     Ok(u8::from(!report.problems.is_empty() && report.repairs.is_empty()))
+}
+
+fn pool(call: &Call) -> Result<u8, Failure> {
+    let size = call.text("size").map(parse_size).transpose().map_err(failed)?;
+    store(call)?.use_thin_pool(&call.arguments()[0], size).map_err(failed).map(|()| 0)
 }
 
 #[cfg(test)]

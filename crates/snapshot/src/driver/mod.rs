@@ -19,6 +19,7 @@ use crate::union::Union;
 
 mod btrfs;
 mod ext4;
+mod lvm;
 mod old_overlay;
 mod overlay;
 mod plain;
@@ -33,6 +34,8 @@ pub enum DriverKind {
     Overlay,
     /// btrfs snapshots: independent of the image, and the size can be limited.
     Btrfs,
+    /// Thin snapshots of logical volumes, in a pool that the store was told of.
+    LvmThin,
     /// A single file with a file system of its own, whose blocks are shared: on xfs and btrfs.
     Reflink,
     /// A writable copy of every file: works everywhere.
@@ -41,13 +44,15 @@ pub enum DriverKind {
 
 impl DriverKind {
     /// All of them, in the order in which `auto` tries them.
-    pub const ALL: [DriverKind; 4] = [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::Reflink, DriverKind::Dir];
+    pub const ALL: [DriverKind; 5] =
+        [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::LvmThin, DriverKind::Reflink, DriverKind::Dir];
 
     /// The name users write.
     pub fn as_str(self) -> &'static str {
         match self {
             DriverKind::Overlay => "overlay",
             DriverKind::Btrfs => "btrfs",
+            DriverKind::LvmThin => "lvm-thin",
             DriverKind::Reflink => "reflink",
             DriverKind::Dir => "dir",
         }
@@ -57,6 +62,7 @@ impl DriverKind {
         match self {
             DriverKind::Overlay => &overlay::Overlay,
             DriverKind::Btrfs => &btrfs::Btrfs,
+            DriverKind::LvmThin => &lvm::LvmThin,
             DriverKind::Reflink => &reflink::Reflink,
             DriverKind::Dir => &plain::Plain,
         }

@@ -70,9 +70,8 @@ pub fn store_at(path: &Path) -> (Store, Image) {
     (store, image)
 }
 
-/// A file system of its own in a file, mounted nowhere: its root is reached by descriptor.
+/// A file system of its own in a file, mounted in a mount namespace of the test's thread alone.
 pub struct Disk {
-    pub root: OwnedFd,
     file: Scratch,
 }
 
@@ -92,11 +91,22 @@ impl Disk {
         let context = offshoot_sys::mount::FsContext::open(kind).unwrap();
         context.string("source", device.path()).unwrap();
         context.create().unwrap();
-        Some(Disk { root: context.mount(0).unwrap(), file })
+        offshoot_sys::process::unshare(libc::CLONE_NEWNS).unwrap();
+        offshoot_sys::mount::mount_legacy(None, "/", None, libc::MS_REC | libc::MS_PRIVATE, None).unwrap();
+        let disk = Disk { file };
+        std::fs::create_dir(disk.path()).unwrap();
+        offshoot_sys::mount::move_mount_to(context.mount(0).unwrap(), None, disk.path()).unwrap();
+        Some(disk)
     }
 
     pub fn path(&self) -> PathBuf {
-        within(&self.root, "")
+        self.file.0.join("root")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = offshoot_sys::mount::umount(self.path(), libc::MNT_DETACH);
     }
 }
 
