@@ -4,20 +4,18 @@
 //! that the host died; the lock of the state directory would outlive its holder.
 
 use crate::error::Result;
-use crate::log::Log;
 use crate::protocol::ChildEnd;
 use crate::stage::Opened;
 use offshoot_sys::process;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Closes all but the standard streams, the first `preserved` others, what the host opened for this process, the
-/// way back to the host, and the log.
+/// Closes all but the standard streams, the first `preserved` others, what the host opened for this process, and the
+/// way back to the host. Messages go that way, too: the host writes the log.
 ///
 /// # Errors
 /// close_range(2) is not there.
-pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd, log: &Log) -> Result<()> {
+pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd) -> Result<()> {
     let mut keep = vec![host.number()];
-    keep.extend(log.as_file().map(AsRawFd::as_raw_fd));
     keep.extend(opened.namespaces.iter().map(|(_, fd)| fd.as_raw_fd()));
     let lists: [&[OwnedFd]; 3] = [&opened.sources, &opened.cgroups, &opened.tasks];
     keep.extend(lists.into_iter().flatten().map(AsRawFd::as_raw_fd));

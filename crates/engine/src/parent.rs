@@ -183,7 +183,7 @@ impl Host<'_> {
         let mut child = Some((opened, child_end));
         let mut attempt = |cgroup| {
             fork::fork(flags, cgroup, || match child.take() {
-                Some((opened, end)) => match inherit::keep_own(job.process.preserve_fds, &opened, &end, job.log) {
+                Some((opened, end)) => match inherit::keep_own(job.process.preserve_fds, &opened, &end) {
                     Ok(()) => stage::main(job, opened, end),
                     Err(_) => 1,
                 },
@@ -227,6 +227,8 @@ impl Host<'_> {
                 }
                 Some(Report::Done) => return Ok(()),
                 Some(Report::Failed(text)) => return Err(Error::of(Kind::Container, text)),
+                Some(Report::Warning(text)) => self.job.log.warn(text),
+                Some(Report::Debug(text)) => self.job.log.debug(text),
                 None => return Err(self.death()),
             }
         }

@@ -27,6 +27,10 @@ pub enum Report {
     Done,
     /// It failed.
     Failed(String),
+    /// Something for the log that does not stop it.
+    Warning(String),
+    /// Something for a log that wants to know how things are done.
+    Debug(String),
 }
 
 fn sync_code(sync: Sync) -> u8 {
@@ -42,19 +46,23 @@ fn sync_code(sync: Sync) -> u8 {
 impl Report {
     fn encode(&self) -> Vec<u8> {
         let number = |tag: u8, number: i32| [&[tag][..], &number.to_le_bytes()].concat();
+        let text = |tag: u8, text: &str| [&[tag][..], text.as_bytes()].concat();
         match self {
             Report::At(sync) => vec![b'S', sync_code(*sync)],
             Report::Forked(pid) => number(b'F', *pid),
             Report::Source(index) => number(b'O', *index as i32),
             Report::Listener(fd) => number(b'L', *fd),
             Report::Done => vec![b'D'],
-            Report::Failed(text) => [b"E", text.as_bytes()].concat(),
+            Report::Failed(cause) => text(b'E', cause),
+            Report::Warning(message) => text(b'W', message),
+            Report::Debug(message) => text(b'G', message),
         }
     }
 
     fn decode(message: &[u8]) -> Option<Report> {
         let (tag, rest) = message.split_first()?;
         let number = || Some(i32::from_le_bytes(rest.try_into().ok()?));
+        let text = || String::from_utf8_lossy(rest).into_owned();
         Some(match tag {
             b'S' => {
                 let all = [Sync::Attached, Sync::Mapped, Sync::TimeOffsets, Sync::Mounted, Sync::Ready];
@@ -64,7 +72,9 @@ impl Report {
             b'O' => Report::Source(u32::try_from(number()?).ok()?),
             b'L' => Report::Listener(number()?),
             b'D' if rest.is_empty() => Report::Done,
-            b'E' => Report::Failed(String::from_utf8_lossy(rest).into_owned()),
+            b'E' => Report::Failed(text()),
+            b'W' => Report::Warning(text()),
+            b'G' => Report::Debug(text()),
             _ => return None,
         })
     }
@@ -182,6 +192,8 @@ mod tests {
             Report::Listener(9),
             Report::Done,
             Report::Failed("näh".into()),
+            Report::Warning("w".into()),
+            Report::Debug(String::new()),
         ] {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }

@@ -6,6 +6,7 @@ use crate::protocol::{ChildEnd, Report};
 use offshoot_plan::{Plan, Process, Step};
 use offshoot_sys::{event, fork, libc, path, process};
 use std::ffi::CString;
+use std::fmt::Display;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -91,7 +92,7 @@ pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
         env,
     };
     // Debug messages in runc's words, which its tests and its users' eyes look for.
-    job.log.debug("nsexec container setup");
+    stage.debug("nsexec container setup");
     let result = match job.launcher {
         Some(steps) => stage.run(steps).and_then(|()| stage.launch()),
         None => stage.run_process(),
@@ -130,7 +131,7 @@ impl Stage<'_> {
     }
 
     fn run_process(&mut self) -> Result<()> {
-        self.job.log.debug("child process in init()");
+        self.debug("child process in init()");
         self.run(self.job.steps)
     }
 
@@ -193,6 +194,18 @@ impl Stage<'_> {
             Step::WaitStart => self.wait_start(),
             Step::Exec => self.exec(),
         }
+    }
+
+    /// Tells the log, by way of the host, how something was done. A host that is gone has no log.
+    pub fn debug(&self, message: impl Display) {
+        if self.job.log.is_debug() {
+            let _ = self.host.tell(&Report::Debug(message.to_string()));
+        }
+    }
+
+    /// Tells the log, by way of the host, of something that does not stop this process.
+    pub fn warn(&self, message: impl Display) {
+        let _ = self.host.tell(&Report::Warning(message.to_string()));
     }
 
     /// The container that is being made.

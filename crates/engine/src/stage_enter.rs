@@ -67,6 +67,10 @@ impl Stage<'_> {
     pub fn affinity(&mut self, cpus: Option<&[u32]>) -> Result<()> {
         // 64 Ki bits are more than any kernel has; it cuts the mask to what the cpuset allows.
         let mask = cpus.map_or(vec![u64::MAX; 1024], bits);
+        // Also runc's words; more than 64 CPUs take more than one.
+        if let (Some(_), [word]) = (cpus, mask.as_slice()) {
+            self.debug(format_args!("nsexec: affinity: {word:#x}"));
+        }
         match process::sched_setaffinity(0, &mask) {
             // Without a wish the mask is only tidied up; a cpuset without CPUs (yet) must not stop anything.
             Err(_) if cpus.is_none() => Ok(()),

@@ -31,7 +31,7 @@ impl Stage<'_> {
         // The last words: a file they go to closes here, too.
         let is_init = self.job.plan.is_some();
         let words = if is_init { "init: closing the pipe to signal completion" } else { "setns_init: about to exec" };
-        self.job.log.debug(words);
+        self.debug(words);
         self.close_all_but(&keep)
     }
 

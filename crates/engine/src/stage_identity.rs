@@ -127,7 +127,7 @@ impl Stage<'_> {
 
     pub fn seccomp(&mut self) -> Result<()> {
         let Some(filter) = &self.job.process.seccomp else { return Ok(()) };
-        self.job.log.debug(format!("seccomp filter flags: {}", filter.flags));
+        self.debug(format_args!("seccomp filter flags: {}", filter.flags));
         let program: Vec<seccomp::SockFilter> =
             filter.program.iter().map(|i| seccomp::SockFilter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
         let listener = seccomp::load(&program, filter.flags).context(|| "load the seccomp filter".into())?;
@@ -212,7 +212,7 @@ impl Stage<'_> {
                 // The specification asks for a warning: the capability may not be permitted and inheritable.
                 let name = offshoot_plan::capability_name(capability);
                 let cause = offshoot_sys::errno_text(error.errno());
-                self.job.log.warn(format!("can't raise ambient capability {name}: {cause}"));
+                self.warn(format_args!("can't raise ambient capability {name}: {cause}"));
             }
         }
         Ok(())
