@@ -13,9 +13,6 @@ use nix::sys::socket::{
 use crate::error::owned;
 use crate::{Error, Result};
 
-pub use crate::event::{eventfd, inotify, pipe2, poll, signalfd, timerfd};
-pub use crate::memfd::memfd;
-
 /// The kernel's `SCM_MAX_FD`: more descriptors do not travel in one message.
 pub const MAX_FDS: usize = 253;
 
