@@ -1,3 +1,0 @@
-//! What makes a system container: a pure rewrite of a request.
-
-#![forbid(unsafe_code)]
