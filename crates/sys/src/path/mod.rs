@@ -334,14 +334,16 @@ pub(crate) fn flag_names(flags: i32) -> String {
         (libc::O_NOATIME, "O_NOATIME"),
         (libc::O_CLOEXEC, ""),
     ];
+    // Not O_ACCMODE, which takes in O_PATH with musl.
+    const ACCESS: i32 = libc::O_RDONLY | libc::O_WRONLY | libc::O_RDWR;
     let mut names = Vec::new();
-    match flags & libc::O_ACCMODE {
+    match flags & ACCESS {
         libc::O_WRONLY => names.push("O_WRONLY".to_string()),
         libc::O_RDWR => names.push("O_RDWR".to_string()),
         _ if flags & libc::O_PATH != 0 => {}
         _ => names.push("O_RDONLY".to_string()),
     }
-    let mut rest = flags & !libc::O_ACCMODE;
+    let mut rest = flags & !ACCESS;
     for (flag, name) in NAMES {
         if rest & flag == flag {
             rest &= !flag;
