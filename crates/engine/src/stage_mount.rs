@@ -322,7 +322,7 @@ fn in_force(tree: &OwnedFd) -> Result<u64> {
     ];
     let named: u64 = table.iter().filter(|(st, _)| flags & st != 0).map(|(_, attribute)| attribute).sum();
     // strictatime is the absence of the other two.
-    let strict = flags & (libc::ST_NOATIME | libc::ST_RELATIME) == 0;
+    let strict = flags & (libc::ST_NOATIME | mount::ST_RELATIME) == 0;
     Ok(named | if strict { attr::STRICTATIME } else { 0 })
 }
 

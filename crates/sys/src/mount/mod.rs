@@ -14,7 +14,7 @@ mod context;
 mod stat;
 
 pub use context::FsContext;
-pub use stat::{StatFs, Statx, fstatfs, fstatfs_magic, statx};
+pub use stat::{ST_RELATIME, StatFs, Statx, fstatfs, fstatfs_magic, statx};
 
 /// Mount attributes (man 2 mount_setattr).
 pub const MOUNT_ATTR_RDONLY: u64 = 0x1;

@@ -78,6 +78,9 @@ pub fn statx(dir: Option<BorrowedFd>, path: impl AsRef<Path>, flags: i32) -> Res
     })
 }
 
+/// `ST_RELATIME` of [`StatFs::flags`], which libc lacks for musl.
+pub const ST_RELATIME: u64 = 0x1000;
+
 /// What a file system says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
