@@ -28,7 +28,7 @@ impl Stage<'_> {
             // A container that waits for `start` can be stopped like any other; init is deaf to what it does not handle.
             process::exit_on_signals(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])?;
         }
-        // The last words: a file they go to closes here, too.
+        // runc says so here, and its test suite listens.
         let is_init = self.job.plan.is_some();
         let words = if is_init { "init: closing the pipe to signal completion" } else { "setns_init: about to exec" };
         self.debug(words);
