@@ -39,6 +39,7 @@ mod name;
 mod oci;
 mod overlayfs;
 mod record;
+mod rootless;
 mod store;
 mod sweep;
 #[cfg(test)]
@@ -63,5 +64,6 @@ pub use idmap::{IdMap, Range as IdRange};
 pub use image::Image;
 pub use import::{Format, ImportOptions, Source};
 pub use name::{Digest, Name};
+pub use rootless::become_root_of_own_ids;
 pub use store::Store;
 pub use sweep::Pruned;

@@ -97,7 +97,9 @@ static POOL: Command = Command::new("pool", "name the LVM thin pool for clones b
 
 /// The store that the call names.
 pub fn store(call: &Call) -> Result<Store, Failure> {
+    // Before the namespace is entered, as there everyone is root.
     let path = call.path("store").map_or_else(Store::default_path, PathBuf::from);
+    offshoot_snapshot::become_root_of_own_ids().map_err(failed)?;
     Store::open(path).map_err(failed)
 }
 
