@@ -58,7 +58,11 @@ pub(super) fn dump_mounts(plan: &Plan, root: BorrowedFd<'_>) -> Vec<ExternalMoun
 pub(super) fn restore_mounts(plan: &Plan, root: BorrowedFd<'_>) -> Vec<ExternalMount> {
     let mut list: Vec<_> = binds(plan)
         .into_iter()
-        .map(|(point, source)| ExternalMount { key: resolved(root, &point), value: source })
+        // CRIU looks for the mount that the source is on by the letters of its path.
+        .map(|(point, source)| ExternalMount {
+            key: resolved(root, &point),
+            value: source.canonicalize().unwrap_or(source),
+        })
         .collect();
     if !masked(plan).is_empty() {
         list.push(ExternalMount { key: NULL.into(), value: NULL.into() });
