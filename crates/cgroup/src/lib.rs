@@ -141,11 +141,17 @@ impl Cgroup {
     /// The directory for `CLONE_INTO_CGROUP`: the unified hierarchy's, once it is made.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.elsewhere.as_ref().map(AsFd::as_fd).or_else(|| self.hierarchy("").map(|joined| joined.dir.as_fd()))
+        self.hierarchy("").map(|joined| joined.dir.as_fd())
     }
 
-    /// With [`Cgroup::fd`] where the process `pid` is by now, if that is another cgroup than the container's: an init
-    /// that manages cgroups has moved, and the kernel then lets no process into the one above (EBUSY).
+    /// The directory for `CLONE_INTO_CGROUP` when the kernel lets no process into [`Cgroup::fd`].
+    #[must_use]
+    pub fn other_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.elsewhere.as_ref().map(AsFd::as_fd)
+    }
+
+    /// With [`Cgroup::other_fd`] where the process `pid` is by now: an init that manages cgroups has moved, and may
+    /// have given controllers to those below, which closes the one above (EBUSY).
     #[must_use]
     pub fn or_where(mut self, pid: i32) -> Cgroup {
         if pid > 0 && self.tasks.is_empty() {

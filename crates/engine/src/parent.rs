@@ -190,19 +190,22 @@ impl Host<'_> {
                 None => 1,
             })
         };
-        let into = self.cgroup.as_ref().and_then(Cgroup::fd);
+        let (into, other) = self.cgroup.as_ref().map_or((None, None), |cgroup| (cgroup.fd(), cgroup.other_fd()));
         self.attached = into.is_some() || self.cgroup.as_ref().is_some_and(|c| !c.task_files().is_empty());
-        let made = match attempt(into) {
-            // A cgroup with inner processes, a threaded one, one that is not ours to enter.
-            Err(error)
-                if into.is_some()
-                    && matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENODEV) =>
-            {
-                self.attached = false;
-                attempt(None)
-            }
-            result => result,
+        // A cgroup with inner processes, a threaded one, one that is not ours to enter.
+        let refused = |made: &offshoot_sys::Result<Child>| {
+            made.as_ref().is_err_and(|error| {
+                matches!(error.errno(), Errno::EBUSY | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENODEV)
+            })
         };
+        let mut made = attempt(into);
+        if other.is_some() && refused(&made) {
+            made = attempt(other);
+        }
+        if into.is_some() && refused(&made) {
+            self.attached = false;
+            made = attempt(None);
+        }
         self.init = Some(made.context(|| "clone the container's first process".into())?);
         Ok(end)
     }

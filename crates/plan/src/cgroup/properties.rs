@@ -146,10 +146,8 @@ fn unified(files: &BTreeMap<String, String>, version: u32, list: &mut Vec<(Strin
             _ => continue,
         };
         let value = match name {
-            "CPUWeight" if idle => {
-                out.warn("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight");
-                continue;
-            }
+            // v2::writes warns.
+            "CPUWeight" if idle => continue,
             "AllowedCPUs" | "AllowedMemoryNodes" if version < 244 => continue,
             "AllowedCPUs" | "AllowedMemoryNodes" => bits(text).map(|bits| Value::bytes(&bits)),
             _ if text == "max" => Ok(Value::U64(INFINITY)),

@@ -35,6 +35,13 @@ pub(super) fn writes(resources: &Resources, out: &mut Decisions) {
         out.warn("linux.resources.network needs cgroup v1 and is ignored");
     }
     unified(resources, out);
+    // The kernel refuses a weight for a cgroup that is idle.
+    if resources.unified.get("cpu.idle").is_some_and(|value| value.trim() == "1") {
+        if resources.unified.contains_key("cpu.weight") {
+            out.warn("unable to apply both cpu.weight and cpu.idle, ignoring cpu.weight");
+        }
+        out.writes.retain(|write| write.file != "cpu.weight");
+    }
 }
 
 fn memory(memory: &Memory, out: &mut Decisions) {
