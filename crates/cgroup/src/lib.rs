@@ -41,12 +41,15 @@ pub struct Cgroup {
     unit: Option<Unit>,
     /// Where a further process goes on cgroup2, if not into the container's own directory.
     elsewhere: Option<OwnedFd>,
+    /// Who moves a further process in where the caller may not, and how far below the unit's cgroup.
+    mover: Option<(Unit, String)>,
     rootless: bool,
     /// Whether systemd was asked to start the unit.
     started: bool,
 }
 
 /// systemd's side of it.
+#[derive(Clone)]
 struct Unit {
     name: String,
     user: bool,
@@ -202,12 +205,20 @@ impl Cgroup {
         for joined in self.joined.iter().filter(|joined| which(joined)) {
             match write_pid(&joined.dir, pid) {
                 Err(_) if joined.hierarchy.optional => {}
+                Err(e) if e.is_permission() && self.mover.is_some() => self.ask_mover(pid)?,
                 Err(e) if lenient && e.is_permission() => {}
                 Err(e) => return Err(e.while_doing(format_args!("error adding pid {pid} to cgroups"))),
                 Ok(()) => {}
             }
         }
         Ok(())
+    }
+
+    /// A user may move a process only within cgroups of their own, and this one comes from a login session: systemd
+    /// is above both. man 7 cgroups, "Cgroups delegation"
+    fn ask_mover(&self, pid: i32) -> Result<()> {
+        let Some((unit, below)) = &self.mover else { return Ok(()) };
+        Bus::connect(unit.user)?.attach(&unit.name, below, &[pid.unsigned_abs()])
     }
 
     /// Sets limits and device access.

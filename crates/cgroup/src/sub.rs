@@ -29,7 +29,9 @@ impl Cgroup {
                 Err(e) => return Err(e.while_doing("error adding pid to cgroups")),
             }
         }
-        let mut sub = Cgroup { joined, rootless: self.rootless, started: true, ..Cgroup::default() };
+        let below = below.get("").map_or(Ok(PathBuf::new()), |path| inside(path))?;
+        let mover = self.unit.clone().map(|unit| (unit, Path::new("/").join(below).to_string_lossy().into_owned()));
+        let mut sub = Cgroup { joined, mover, rootless: self.rootless, started: true, ..Cgroup::default() };
         sub.tasks = sub.open_tasks()?;
         Ok(sub)
     }
