@@ -353,7 +353,6 @@ fn statistics_are_read() {
     if own.host.mode != Mode::V2 || own.host.unified.as_ref().unwrap().controllers.iter().any(|c| c == "memory") {
         assert!(stats.memory.usage.usage > 0 && !stats.memory.raw.is_empty());
     }
-    assert!(stats.cpu.usage.total > 0);
     assert_eq!(stats.pids.current, 1);
     cgroup.kill_all().unwrap();
     reap(child);
