@@ -28,6 +28,7 @@ use make::Joined;
 use offshoot_plan::cgroup::{CgroupPlan, Devices, Driver, Hierarchy, Limits, SystemdUnit};
 use offshoot_sys::{Errno, path};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 use systemd::Bus;
 
@@ -41,6 +42,8 @@ pub struct Cgroup {
     unit: Option<Unit>,
     /// Where a further process goes on cgroup2, if not into the container's own directory.
     elsewhere: Option<OwnedFd>,
+    /// Where cgroup2 is mounted, of a container from an earlier call: its own directory may be gone.
+    unified_mount: Option<PathBuf>,
     /// Who moves a further process in where the caller may not, and how far below the unit's cgroup.
     mover: Option<(Unit, String)>,
     rootless: bool,
@@ -296,7 +299,9 @@ impl Cgroup {
             (Some(name), Driver::Systemd { user }) => Some(Unit { name: name.clone(), user }),
             _ => None,
         };
-        Ok(Cgroup { joined, unit, rootless: state.rootless, started: true, ..Cgroup::default() })
+        let unified = state.hierarchies.iter().find(|hierarchy| hierarchy.is_unified());
+        let unified_mount = unified.map(|hierarchy| hierarchy.mount_point.clone());
+        Ok(Cgroup { joined, unit, unified_mount, rootless: state.rootless, started: true, ..Cgroup::default() })
     }
 
     /// Whether the cgroup is still there.

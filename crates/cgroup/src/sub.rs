@@ -31,7 +31,9 @@ impl Cgroup {
         }
         let below = below.get("").map_or(Ok(PathBuf::new()), |path| inside(path))?;
         let mover = self.unit.clone().map(|unit| (unit, Path::new("/").join(below).to_string_lossy().into_owned()));
-        let mut sub = Cgroup { joined, mover, rootless: self.rootless, started: true, ..Cgroup::default() };
+        let unified_mount = self.unified_mount.clone();
+        let mut sub =
+            Cgroup { joined, mover, unified_mount, rootless: self.rootless, started: true, ..Cgroup::default() };
         sub.tasks = sub.open_tasks()?;
         Ok(sub)
     }
@@ -43,13 +45,13 @@ impl Cgroup {
     /// When the process is gone, or in a cgroup that cannot be seen.
     pub fn fd_of(&self, pid: i32) -> Result<OwnedFd> {
         let failed = |e: Error| e.while_doing(format_args!("failed to find the cgroup of process {pid}"));
-        let Some(joined) = self.hierarchy("") else {
+        let Some(mount) = &self.unified_mount else {
             return Err(failed(Error::new("no unified hierarchy")));
         };
         let text = crate::probe::read(format!("/proc/{pid}/cgroup")).map_err(failed)?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
         let path = path.ok_or_else(|| failed(Error::new("not in the unified hierarchy")))?;
-        let root = crate::dir::Dir::mounted(&joined.hierarchy.mount_point).map_err(failed)?;
+        let root = crate::dir::Dir::mounted(mount).map_err(failed)?;
         root.child(Path::new(path)).map(crate::dir::Dir::into_fd).map_err(failed)
     }
 }

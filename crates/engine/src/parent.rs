@@ -191,6 +191,8 @@ impl Host<'_> {
             })
         };
         let (into, other) = self.cgroup.as_ref().map_or((None, None), |cgroup| (cgroup.fd(), cgroup.other_fd()));
+        // The container's own cgroup is gone when nobody is left in it.
+        let into = into.or(other);
         self.attached = into.is_some() || self.cgroup.as_ref().is_some_and(|c| !c.task_files().is_empty());
         // A cgroup with inner processes, a threaded one, one that is not ours to enter.
         let refused = |made: &offshoot_sys::Result<Child>| {

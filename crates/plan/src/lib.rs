@@ -257,7 +257,7 @@ fn cgroup_plan(
     report: &mut Report,
 ) -> Option<cgroup::CgroupPlan> {
     let driver = match request.systemd_cgroup {
-        true => cgroup::Driver::Systemd { user: host.euid != 0 || host.in_user_namespace },
+        true => cgroup::Driver::Systemd { user: request.rootless },
         false => cgroup::Driver::Fs,
     };
     let asked = cgroup::CgroupRequest {

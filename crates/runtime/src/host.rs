@@ -31,8 +31,7 @@ impl Runtime {
     /// # Errors
     /// `/proc` cannot be read, or systemd does not answer although it is to make the cgroup.
     pub fn host(&self) -> Result<Host> {
-        let user = !nix::unistd::geteuid().is_root() || crate::in_user_namespace();
-        let driver = if self.systemd_cgroup { Driver::Systemd { user } } else { Driver::Fs };
+        let driver = if self.systemd_cgroup { Driver::Systemd { user: self.is_rootless() } } else { Driver::Fs };
         self.cgroup_host(driver).map(facts)
     }
 

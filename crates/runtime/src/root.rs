@@ -58,9 +58,13 @@ impl Runtime {
     }
 
     /// Whether this call has no full rights over cgroups: as told, or when the caller is not root or is root of a
-    /// user namespace only.
+    /// user namespace only. With systemd it is also which systemd: one in the user namespace, as in a system
+    /// container, gives its root all rights.
     pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(|| !nix::unistd::geteuid().is_root() || in_user_namespace())
+        self.rootless.unwrap_or_else(|| {
+            let euid = nix::unistd::geteuid();
+            !euid.is_root() || (in_user_namespace() && (!self.systemd_cgroup || offshoot_cgroup::systemd::is_users()))
+        })
     }
 }
 

@@ -287,6 +287,21 @@ impl Bus {
     }
 }
 
+/// Whether the systemd to ask is an ordinary user's. For root of a user namespace, who may be such a user with a map
+/// (Podman), or the administrator of a whole system in a container, who has a systemd as pid 1.
+#[must_use]
+pub fn is_users() -> bool {
+    let manager = Bus::connect(true).and_then(|mut bus| bus.manager_control_group());
+    manager.is_ok_and(|cgroup| owner(&cgroup) != 0)
+}
+
+/// Whose service manager is in this cgroup: `/user.slice/user-1000.slice/user@1000.service`. Ids would not tell: they
+/// are mapped, the names of cgroups are not.
+fn owner(cgroup: &str) -> u32 {
+    let ids = cgroup.split('/').filter_map(|name| name.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok());
+    ids.last().unwrap_or(0)
+}
+
 fn manager_call<'a>(member: &'a str, signature: &'a str, body: Encoder) -> Call<'a> {
     Call { destination: SYSTEMD, path: MANAGER_PATH, interface: MANAGER, member, signature, body }
 }

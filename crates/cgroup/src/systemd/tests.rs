@@ -195,3 +195,16 @@ fn versions() {
 fn object_paths() {
     assert_eq!(unit_path("9-n.scope"), "/org/freedesktop/systemd1/unit/_39_2dn_2escope");
 }
+
+#[test]
+fn the_owner_of_a_manager() {
+    for (cgroup, uid) in [
+        ("/user.slice/user-1000.slice/user@1000.service", 1000),
+        ("/user.slice/user-0.slice/user@0.service", 0),
+        ("/init.scope", 0),
+        ("", 0),
+        ("/user.slice/user-x.slice", 0),
+    ] {
+        assert_eq!(owner(cgroup), uid, "{cgroup}");
+    }
+}
