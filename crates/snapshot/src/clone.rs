@@ -40,7 +40,7 @@ impl Store {
             kind.driver().prepare(self, &image.record, options.size)?;
             let clone = self.make_clone(image, name, kind, options)?;
             if options.keep {
-                offshoot_sys::fsattr::fsync(&self.clones)?;
+                clone.sync()?;
             }
             Ok(clone)
         };
@@ -164,12 +164,9 @@ impl Store {
         };
         let staging = self.staging_locked()?;
         // First, so that whoever sweeps the remains of a killed process knows what to delete.
-        let file = staging.dir.write_new(place::CLONE, &record::bytes(&record)?)?;
+        staging.dir.write_new(place::CLONE, &record::bytes(&record)?)?;
         crash::point();
         record.head = kind.driver().create(&Site { store: self, record: &record, dir: &staging.dir }, "r1")?;
-        if options.keep {
-            file.sync_all().map_err(|error| Error::io("fsync(clone.json)", &error))?;
-        }
         let dir = staging.publish(&self.clones, name)?;
         Ok(RootClone { store: self, record, dir })
     }
@@ -253,6 +250,14 @@ impl<'a> RootClone<'a> {
     /// Its snapshots, the oldest first: names and times.
     pub fn snapshots(&self) -> impl Iterator<Item = (&str, &str)> {
         self.record.snapshots.iter().map(|snapshot| (snapshot.name.as_str(), snapshot.created.as_str()))
+    }
+
+    /// Writes it to disk, so that it survives a power cut from now on. After its rename, as then one journal commit does it
+    /// all; a record that a power cut left empty is swept.
+    fn sync(&self) -> Result<()> {
+        let record = self.dir.open_at(place::CLONE, nix::fcntl::OFlag::O_RDONLY, 0)?;
+        offshoot_sys::fsattr::fsync(&record)?;
+        Ok(offshoot_sys::fsattr::fsync(&self.store.clones)?)
     }
 
     fn kind(&self) -> &'static dyn Driver {

@@ -58,6 +58,12 @@ impl Store {
                 gone.push(self.discard(&self.templates, name)?);
             }
         }
+        for name in self.clone_names()? {
+            // Made just before a power cut, which lost the contents of its record.
+            if self.clones.sub(&name)?.stat(place::CLONE).is_ok_and(|stat| stat.st_size == 0) {
+                gone.push(self.discard(&self.clones, name)?);
+            }
+        }
         drop(held);
         for remains in &gone {
             remove_discarded(self, &remains.name)?;

@@ -200,6 +200,28 @@ fn a_mounted_overlay_is_not_frozen() {
 }
 
 #[test]
+fn a_clone_that_is_not_kept_can_be_mounted_again() {
+    if !is_root() {
+        return;
+    }
+    let scratch = scratch("volatile");
+    let (store, image) = store_with_image(&scratch);
+    let clone = store.clone_for(&image, "c", &CloneOptions { keep: false, ..by(DriverKind::Overlay) }).unwrap();
+    for round in 0..3 {
+        let mount = clone.mount(Some(&idmap(1_000_000))).unwrap();
+        as_ids(1_000_000, || std::fs::write(within(&mount, &format!("f{round}")), "x").unwrap());
+        assert_eq!(
+            std::fs::read_dir(within(&mount, ""))
+                .unwrap()
+                .filter(|e| e.as_ref().unwrap().file_name().len() == 2)
+                .count(),
+            round + 1
+        );
+    }
+    clone.delete().unwrap();
+}
+
+#[test]
 fn btrfs_takes_nested_subvolumes_along_and_limits_sizes() {
     if !is_root() {
         return;

@@ -66,6 +66,13 @@ impl Driver for Overlay {
 
     fn mount(&self, site: &Site, head: &Volume, idmap: Option<&IdMap>) -> Result<OwnedFd> {
         let stack = Stack::new(site, head);
+        if stack.volatile {
+            // A mark of the mount before: after a crash the kernel would refuse what may be half written. The container that
+            // wrote it is gone.
+            if let Some(work) = site.dir.sub_if_there(format!("{}/work", work(&head.id)))? {
+                work.remove_tree("incompat")?;
+            }
+        }
         let base = base(site.store, idmap)?;
         match stack.mount(&base, idmap)? {
             Some(mount) => Ok(mount),
@@ -149,6 +156,8 @@ pub(crate) struct Stack {
     pub(crate) work: PathBuf,
     /// Whether the mounter is root in a user namespace only.
     rootless: bool,
+    /// Whether it ends with its container, so that nothing of it need ever be written to disk.
+    volatile: bool,
 }
 
 impl Stack {
@@ -161,6 +170,7 @@ impl Stack {
             upper: clone.join(&head.id),
             work: clone.join(work(&head.id)),
             rootless: !in_initial_user_namespace(),
+            volatile: !site.record.keep,
         }
     }
 
@@ -193,11 +203,16 @@ impl Stack {
 
     /// Mount options: keys, with values where they have one.
     pub(crate) fn options(&self) -> Vec<(&'static str, Option<&'static str>)> {
-        match self.rootless {
+        let mut options: Vec<_> = match self.rootless {
             // A user namespace may not choose the others; with this one, redirects and metadata copies are off.
             true => vec![("userxattr", None), ("xino", Some("off"))],
             false => OPTIONS.iter().map(|(key, value)| (*key, Some(*value))).collect(),
+        };
+        if self.volatile {
+            // Unmounting would write the upper layer to disk, just before it is deleted.
+            options.push(("volatile", None));
         }
+        options
     }
 }
 
