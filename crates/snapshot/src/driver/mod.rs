@@ -25,6 +25,7 @@ mod overlay;
 mod plain;
 mod reflink;
 pub(crate) mod template;
+mod zfs;
 
 /// The storage drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub enum DriverKind {
     Overlay,
     /// btrfs snapshots: independent of the image, and the size can be limited.
     Btrfs,
+    /// ZFS clones, where the store lies on ZFS.
+    Zfs,
     /// Thin snapshots of logical volumes, in a pool that the store was told of.
     LvmThin,
     /// A single file with a file system of its own, whose blocks are shared: on xfs and btrfs.
@@ -44,14 +47,21 @@ pub enum DriverKind {
 
 impl DriverKind {
     /// All of them, in the order in which `auto` tries them.
-    pub const ALL: [DriverKind; 5] =
-        [DriverKind::Overlay, DriverKind::Btrfs, DriverKind::LvmThin, DriverKind::Reflink, DriverKind::Dir];
+    pub const ALL: [DriverKind; 6] = [
+        DriverKind::Overlay,
+        DriverKind::Btrfs,
+        DriverKind::Zfs,
+        DriverKind::LvmThin,
+        DriverKind::Reflink,
+        DriverKind::Dir,
+    ];
 
     /// The name users write.
     pub fn as_str(self) -> &'static str {
         match self {
             DriverKind::Overlay => "overlay",
             DriverKind::Btrfs => "btrfs",
+            DriverKind::Zfs => "zfs",
             DriverKind::LvmThin => "lvm-thin",
             DriverKind::Reflink => "reflink",
             DriverKind::Dir => "dir",
@@ -62,6 +72,7 @@ impl DriverKind {
         match self {
             DriverKind::Overlay => &overlay::Overlay,
             DriverKind::Btrfs => &btrfs::Btrfs,
+            DriverKind::Zfs => &zfs::Zfs,
             DriverKind::LvmThin => &lvm::LvmThin,
             DriverKind::Reflink => &reflink::Reflink,
             DriverKind::Dir => &plain::Plain,
