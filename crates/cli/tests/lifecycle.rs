@@ -5,118 +5,16 @@
 
 #![forbid(unsafe_code)]
 
-use serde_json::{Value, json};
+mod place;
+
+use place::Place;
+
+use serde_json::json;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
-
-/// A bundle and a root directory for one test.
-struct Place {
-    dir: PathBuf,
-    id: String,
-}
-
-impl Place {
-    /// `None`, with a word why, where there are no rights.
-    fn new(name: &str, args: &[&str]) -> Option<Place> {
-        if fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta)).ok() != Some(0) {
-            println!("skipped: needs root");
-            return None;
-        }
-        let id = format!("offshoot-test-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(&id);
-        fs::create_dir_all(dir.join("rootfs")).unwrap();
-        let place = Place { dir, id };
-        assert!(place.command(&["spec", "--bundle", place.dir.to_str().unwrap()]).status().unwrap().success());
-        place.edit(|config| {
-            config["process"]["terminal"] = false.into();
-            config["process"]["args"] = json!(args);
-            for path in ["/bin", "/lib", "/lib64", "/usr"].into_iter().filter(|path| Path::new(path).exists()) {
-                let mount = json!({"destination": path, "source": path, "type": "none", "options": ["rbind", "ro"]});
-                config["mounts"].as_array_mut().unwrap().push(mount);
-            }
-        });
-        Some(place)
-    }
-
-    fn edit(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.dir.join("config.json");
-        let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        change(&mut config);
-        fs::write(path, config.to_string()).unwrap();
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--root").arg(self.dir.join("root")).args(words).current_dir(&self.dir).stdin(Stdio::null());
-        command
-    }
-
-    /// A verb on the container, with what comes after its id. No pipe reaches the container: it would keep it open.
-    fn on(&self, verb: &[&str], rest: &[&str]) -> (i32, String) {
-        let errors = fs::File::create(self.dir.join("errors")).unwrap();
-        let mut command = self.command(&[verb, &[&self.id], rest].concat());
-        let status = command.stdout(Stdio::null()).stderr(errors).status().unwrap();
-        (status.code().unwrap(), fs::read_to_string(self.dir.join("errors")).unwrap())
-    }
-
-    fn ok(&self, verb: &[&str], rest: &[&str]) {
-        let (status, errors) = self.on(verb, rest);
-        assert_eq!(status, 0, "{verb:?} {rest:?}: {errors}");
-    }
-
-    fn output(&self, verb: &[&str], rest: &[&str]) -> Output {
-        self.command(&[verb, &[&self.id], rest].concat()).output().unwrap()
-    }
-
-    fn status(&self) -> String {
-        let output = self.output(&["state"], &[]);
-        let state: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        state["status"].as_str().unwrap_or("none").to_owned()
-    }
-
-    fn wait_for(&self, status: &str) {
-        let end = Instant::now() + Duration::from_secs(10);
-        while self.status() != status {
-            assert!(Instant::now() < end, "still {}, not {status}", self.status());
-            sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn start_in_background(&self, words: &[&str]) -> Child {
-        self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    /// Cgroups of the container that are still there, in any hierarchy and at any depth that a caller may be at.
-    fn cgroups(&self) -> Vec<PathBuf> {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let above = own.lines().filter_map(|line| line.rsplit(':').next()).map(|path| path.trim_start_matches('/'));
-        let mut places: Vec<&str> = above.chain([""]).collect();
-        places.sort_unstable();
-        places.dedup();
-        let mounts = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        let mounts: Vec<_> = mounts.chain([PathBuf::from("/sys/fs/cgroup")]).collect();
-        let below = |mount: &PathBuf| places.iter().map(|path| mount.join(path).join(&self.id)).collect::<Vec<_>>();
-        mounts.iter().flat_map(below).filter(|path| path.exists()).collect()
-    }
-
-    fn assert_nothing_left(&self) {
-        assert_eq!(self.status(), "none");
-        assert!(!self.dir.join("root").join(&self.id).exists());
-        assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.on(&["delete", "--force"], &[]);
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
 
 #[test]
 fn a_container_lives_from_create_to_delete() {
