@@ -184,11 +184,15 @@ impl Stage<'_> {
         for (index, hierarchy) in hierarchies.iter().filter(|h| !h.is_unified()).enumerate() {
             let name = hierarchy.controllers.join(",");
             let name = name.strip_prefix("name=").unwrap_or(&name);
-            let dir = resolve::directory(tree.as_fd(), Path::new(name))?;
             let bind = match self.opened.cgroups.is_empty() {
-                true => open_tree(None, hierarchy.mount_point.join(&hierarchy.path), OPEN_TREE_CLONE)?,
-                false => clone_or_take(&mut self.opened.cgroups, index)?,
+                true => match open_tree(None, hierarchy.mount_point.join(&hierarchy.path), OPEN_TREE_CLONE) {
+                    // A caller without rights could not make it, and the container is in the caller's: not its to see.
+                    Err(error) if error.errno() == Errno::ENOENT && plan.unprivileged => continue,
+                    bind => bind?,
+                },
+                false => clone_or_take(&self.opened.cgroups, index)?,
             };
+            let dir = resolve::directory(tree.as_fd(), Path::new(name))?;
             set_attributes(&bind, fixed | if writable { 0 } else { attr::RDONLY }, 0, false)?;
             mount::move_mount(&bind, &dir)?;
             for link in hierarchy.controllers.iter().filter(|_| hierarchy.controllers.len() > 1) {
@@ -233,7 +237,7 @@ impl Stage<'_> {
     }
 }
 
-fn clone_or_take(list: &mut [OwnedFd], index: usize) -> Result<OwnedFd> {
+fn clone_or_take(list: &[OwnedFd], index: usize) -> Result<OwnedFd> {
     let fd = list.get(index).ok_or_else(|| Error::new("the source was not opened"))?;
     fd.try_clone().map_err(|error| Error::new(error.to_string()))
 }
