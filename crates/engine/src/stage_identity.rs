@@ -178,8 +178,9 @@ impl Stage<'_> {
         process::setresgid(user.gid).map_err(|error| unmapped(error, "gid"))?;
         process::setresuid(user.uid).map_err(|error| unmapped(error, "uid"))?;
         process::set_keepcaps(false)?;
-        // A change of ids may have reset it (sysctl fs.suid_dumpable).
-        process::set_dumpable(false)?;
+        // A change of ids may have reset it (sysctl fs.suid_dumpable). Without rights over the host, `exec` could not
+        // join a container that waits for `start` if it were closed; what is there to see by now is the container's.
+        process::set_dumpable(self.job.unprivileged)?;
         Ok(())
     }
 

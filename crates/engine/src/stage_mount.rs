@@ -11,7 +11,7 @@ use offshoot_plan::{Bind, Kind, Mount, New, What};
 use offshoot_sys::mount::{self, AT_EMPTY_PATH, AT_RECURSIVE, FsContext, OPEN_TREE_CLONE, open_tree};
 use offshoot_sys::{Errno, libc, path};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is in force on a mount and may be set for it.
 const SETTABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
@@ -81,7 +81,7 @@ impl Stage<'_> {
     fn bind_source(&mut self, wanted: &Mount, bind: &Bind) -> Result<OwnedFd> {
         if let Some(index) = bind.opened {
             // Each is used once; the number keeps the others in their places.
-            return clone_or_take(&mut self.opened.sources, index);
+            return clone_or_take(&self.opened.sources, index);
         }
         if bind.idmap.is_some() {
             return self.host.ask_source(wanted.index as u32);
@@ -186,8 +186,12 @@ impl Stage<'_> {
             let name = name.strip_prefix("name=").unwrap_or(&name);
             let bind = match self.opened.cgroups.is_empty() {
                 true => match open_tree(None, hierarchy.mount_point.join(&hierarchy.path), OPEN_TREE_CLONE) {
-                    // A caller without rights could not make it, and the container is in the caller's: not its to see.
-                    Err(error) if error.errno() == Errno::ENOENT && plan.unprivileged => continue,
+                    // A caller without rights could not make it: the container is in the caller's.
+                    Err(error) if error.errno() == Errno::ENOENT && plan.unprivileged => {
+                        let own = own_cgroup(&hierarchy.controllers).filter(|_| !own_namespace);
+                        let Some(own) = own else { continue };
+                        open_tree(None, hierarchy.mount_point.join(own), OPEN_TREE_CLONE)?
+                    }
                     bind => bind?,
                 },
                 false => clone_or_take(&self.opened.cgroups, index)?,
@@ -235,6 +239,14 @@ impl Stage<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// This process's own cgroup in the v1 hierarchy of `controllers`, relative to its mount.
+fn own_cgroup(controllers: &[String]) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut entries = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let (_, path) = entries.find(|(names, _)| names.split(',').eq(controllers.iter().map(String::as_str)))?;
+    Some(path.trim_start_matches('/').into())
 }
 
 fn clone_or_take(list: &[OwnedFd], index: usize) -> Result<OwnedFd> {

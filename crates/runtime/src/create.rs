@@ -12,8 +12,10 @@ use offshoot_engine::{Created, Io, Progress};
 use offshoot_plan::{Kind as Namespace, Plan, Request};
 use offshoot_sys::{libc, path};
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// A container whose process waits for `start`.
@@ -95,7 +97,7 @@ impl Runtime {
         console: Option<OwnedFd>,
         wanted: &Launch,
     ) -> Result<Created> {
-        fs::write(container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
+        keep(&container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
         notify::make_directory(&container.dir)?;
         let fifo = container.fifo();
         path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
@@ -107,6 +109,12 @@ impl Runtime {
             container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))
         })
         .map_err(|error| started(&error))?;
+        if container.state.is_scattered() {
+            self.log.warn(
+                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                 strongly discouraged: there is no way to find all of the container's processes",
+            );
+        }
         wanted.connections.announce(created.pid, created.pidfd.as_fd(), "standard")?;
         Ok(created)
     }
@@ -122,6 +130,12 @@ impl Runtime {
         }
         container.poststop(&self.log);
     }
+}
+
+/// The environment of a process may hold secrets, and the state directory has to be open to root of user namespaces.
+fn keep(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(text)
 }
 
 /// The words around what kept a process from starting.

@@ -101,6 +101,12 @@ impl State {
         Ok(state)
     }
 
+    /// Whether the container's processes have nothing in common by which they could be found.
+    pub fn is_scattered(&self) -> bool {
+        let cgroups = self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.hierarchies.is_empty());
+        self.rootless && !self.own_pid_namespace && !cgroups
+    }
+
     /// Writes the record into the state directory `dir`: as a whole or not at all, since the runtime may be killed
     /// at any moment. The directory is on a tmpfs, so nothing is flushed.
     ///
