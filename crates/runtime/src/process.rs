@@ -1,6 +1,7 @@
 //! Whether a process that was recorded is still the one that runs under its number.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 
 /// What `/proc/<pid>/stat` says about a process. man 5 proc_pid_stat
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +14,10 @@ pub struct Stat {
 
 /// Looks at a process; `None` when there is none.
 pub fn stat(pid: i32) -> Option<Stat> {
-    // A process that ends while it is read gives ESRCH, which is as good as no file.
-    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    // A line is about 300 bytes. A process that ends while it is read gives ESRCH, which is as good as no file.
+    let mut line = [0; 1024];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut line)).ok()?;
+    parse(&line[..length])
 }
 
 /// Whether the process that started at `start` lives; a zombie does not.
