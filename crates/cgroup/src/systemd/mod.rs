@@ -298,8 +298,8 @@ pub fn is_users() -> bool {
 /// Whose service manager is in this cgroup: `/user.slice/user-1000.slice/user@1000.service`. Ids would not tell: they
 /// are mapped, the names of cgroups are not.
 fn owner(cgroup: &str) -> u32 {
-    let ids = cgroup.split('/').filter_map(|name| name.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok());
-    ids.last().unwrap_or(0)
+    let mut ids = cgroup.split('/').filter_map(|name| name.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok());
+    ids.next_back().unwrap_or(0)
 }
 
 fn manager_call<'a>(member: &'a str, signature: &'a str, body: Encoder) -> Call<'a> {
