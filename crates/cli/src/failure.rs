@@ -48,8 +48,11 @@ impl fmt::Display for Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::new(error)
+        let any: &dyn std::any::Any = &error;
+        let runtime = any.downcast_ref::<offshoot_runtime::Error>().and_then(offshoot_runtime::Error::hint);
+        let hint = runtime.or_else(|| any.downcast_ref::<offshoot_snapshot::Error>()?.hint()).map(str::to_owned);
+        Failure { hint, ..Failure::new(error) }
     }
 }

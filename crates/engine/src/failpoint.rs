@@ -4,7 +4,7 @@ use crate::error::Result;
 
 /// Fails if `OFFSHOOT_FAIL` names this place: `stage:3`, `host:0`.
 #[cfg(debug_assertions)]
-pub(crate) fn check(side: &str, index: usize) -> Result<()> {
+pub fn check(side: &str, index: usize) -> Result<()> {
     match std::env::var("OFFSHOOT_FAIL") {
         Ok(place) if place == format!("{side}:{index}") => {
             Err(crate::Error::new(format!("failed on purpose at {place}")))
@@ -15,6 +15,6 @@ pub(crate) fn check(side: &str, index: usize) -> Result<()> {
 
 #[cfg(not(debug_assertions))]
 #[allow(clippy::unnecessary_wraps)] // The same signature as above.
-pub(crate) fn check(_side: &str, _index: usize) -> Result<()> {
+pub fn check(_side: &str, _index: usize) -> Result<()> {
     Ok(())
 }

@@ -7,7 +7,7 @@ mod copy_up;
 pub mod criu;
 mod error;
 pub mod exe;
-mod failpoint;
+pub mod failpoint;
 pub mod hooks;
 mod id_map;
 mod inherit;

@@ -192,6 +192,9 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         report_to,
     );
     check_namespaces(spec, linux, &namespaces, report_to);
+    if request.root_mount.is_some() {
+        check_root_mount(&namespaces, id_map.as_ref(), report_to);
+    }
     let process = process::plan(spec, request, host, id_map.as_ref(), report_to);
     let cgroup = cgroup_plan(spec, linux, request, host, report_to);
     let time_offsets = time_offsets(linux, &namespaces, report_to);
@@ -271,11 +274,12 @@ fn cgroup_plan(
 }
 
 fn rootfs(spec: &Spec, request: &Request, report: &mut Report) -> PathBuf {
+    if let Some(mount_point) = &request.root_mount {
+        return mount_point.clone();
+    }
     match &spec.root {
         None => report.problem("root", "root must be specified"),
-        Some(root) if root.path.is_empty() && !request.root_is_mount => {
-            report.problem("root.path", "must not be empty")
-        }
+        Some(root) if root.path.is_empty() => report.problem("root.path", "must not be empty"),
         Some(root) if root.path.contains('\0') => report.problem("root.path", "contains a NUL byte"),
         Some(root) => return clean(&request.bundle.join(&root.path)),
     }
@@ -349,6 +353,20 @@ fn check_namespaces(spec: &Spec, linux: &Linux, ns: &Namespaces, report: &mut Re
             if !entry.starts_with('/') || entry.contains('\0') {
                 report.problem(format!("{path}[{i}]"), format!("{entry:?} is not an absolute path"));
             }
+        }
+    }
+}
+
+/// A root filesystem that is a mount belongs to the container alone, and its files mostly to root.
+fn check_root_mount(ns: &Namespaces, map: Option<&IdMap>, report: &mut Report) {
+    if !ns.has(Kind::Mount) {
+        report.problem("linux.namespaces", "a cloned root filesystem needs a mount namespace");
+    }
+    let Some(map) = map else { return };
+    for (name, ranges) in [("uidMappings", &map.uids), ("gidMappings", &map.gids)] {
+        if !ranges.is_empty() && IdMap::outside(ranges, 0).is_none() {
+            let text = "maps no id 0, to which most files of a cloned root filesystem belong";
+            report.problem(format!("linux.{name}"), text);
         }
     }
 }

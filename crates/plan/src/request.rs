@@ -31,8 +31,8 @@ pub struct Request {
     pub console_socket: bool,
     /// Whether the joined network namespace is the caller's own.
     pub joins_own_network: bool,
-    /// Whether the root filesystem arrives as a detached mount.
-    pub root_is_mount: bool,
+    /// Where the root filesystem goes that arrives as a detached mount; `root.path` need not be given then.
+    pub root_mount: Option<PathBuf>,
 }
 
 /// The arguments of `exec` that decide something about the process.

@@ -1,5 +1,6 @@
 //! `checkpoint`
 
+use crate::rootfs::ANNOTATION;
 use crate::status::Verb;
 use crate::{Container, Error, Kind, Result, Runtime, bundle, cause};
 use offshoot_engine::criu::{Dump, Flags, dump};
@@ -45,6 +46,12 @@ impl Runtime {
         }
         let container = self.lock(id)?;
         container.allow(Verb::Checkpoint)?;
+        let goes = !wanted.pre_dump && !wanted.flags.leave_running;
+        if goes && container.state.clone.as_ref().is_some_and(|clone| !clone.keep) {
+            let hint = format!("say keep=true in the annotation {ANNOTATION}, or leave the container running");
+            let message = format!("container {id} is on a clone that goes with it: its images could not be restored");
+            return Err(Error::new(Kind::Request, message).with_hint(Some(hint)));
+        }
         let images = images(&wanted.images)?;
         let plan = self.plan_of(&container)?;
         let request = Dump {
@@ -60,7 +67,7 @@ impl Runtime {
             status: wanted.status,
         };
         dump(request, &self.log).map_err(|error| Error::new(Kind::System, error.to_string()))?;
-        if !wanted.pre_dump && !wanted.flags.leave_running {
+        if goes {
             // The dump is done and good; what is left behind is for `delete`.
             if let Err(error) = self.delete_locked(container, true) {
                 self.log.warn(error);
@@ -84,7 +91,7 @@ impl Runtime {
             systemd_cgroup,
             rootless: state.rootless,
             notify_dir: notify.is_dir().then_some(notify),
-            root_is_mount: spec.root.as_ref().is_some_and(|root| root.path.is_empty()),
+            root_mount: state.clone.is_some().then(|| state.config.rootfs.clone()),
             ..Request::default()
         };
         let host = self.clone().systemd_cgroup(systemd_cgroup).host()?;

@@ -5,11 +5,12 @@ use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
 use crate::descriptors::Descriptors;
 use crate::launch::Launch;
+use crate::rootfs::{self, Look, Refusal, Rootfs};
 use crate::state::{ConfigView, VERSION};
 use crate::{Container, Error, Kind, Result, Runtime, State, notify, process};
 use offshoot_cgroup::CgroupState;
 use offshoot_engine::{Created, Io, Progress};
-use offshoot_plan::{Kind as Namespace, Plan, Request};
+use offshoot_plan::{Kind as Namespace, Plan, Problem, Request};
 use offshoot_sys::{libc, path};
 use std::fs;
 use std::io::Write as _;
@@ -28,6 +29,27 @@ pub struct New {
     pub master: Option<OwnedFd>,
 }
 
+/// What `create` is to do.
+pub(crate) struct Decision {
+    pub plan: Plan,
+    /// The clone that is to be its root filesystem.
+    pub rootfs: Option<Rootfs>,
+}
+
+/// The plan and the clone, or all that is wrong with either.
+pub(crate) fn both<T>(plan: Result<Plan, Vec<Problem>>, asked: Result<T, Refusal>) -> Result<(Plan, T)> {
+    let refusal = match (plan, asked) {
+        (Ok(plan), Ok(asked)) => return Ok((plan, asked)),
+        (Err(problems), Ok(_)) => Refusal { problems, hint: None },
+        (Ok(_), Err(refusal)) => refusal,
+        (Err(mut problems), Err(refusal)) => {
+            problems.extend(refusal.problems);
+            Refusal { problems, ..refusal }
+        }
+    };
+    Err(Error::problems(&refusal.problems).with_hint(refusal.hint))
+}
+
 impl Runtime {
     /// Makes a container; its process waits for [`Runtime::start`].
     ///
@@ -43,27 +65,47 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::create`].
     pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
-        let plan = self.decide(wanted, bundle)?;
+        let Decision { plan, mut rootfs } = self.decide(wanted, bundle)?;
         let socket = wanted.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, bundle, self))?;
-        let made = self.make(&mut container, bundle, &plan, theirs, wanted);
+        let mut container = self.reserve(record(&plan, bundle, self, rootfs.as_ref()))?;
+        let made = self
+            .mount_clone(rootfs.as_mut(), &plan)
+            .and_then(|root| self.make(&mut container, bundle, &plan, root, theirs, wanted));
         match made.and_then(|created| Ok((ours.map(receive_master).transpose()?, created))) {
             Ok((master, created)) => Ok(New { container, pidfd: created.pidfd, master }),
             Err(error) => {
                 self.abandon(&mut container);
+                self.take_back(rootfs);
                 Err(error)
             }
         }
     }
 
+    /// The root filesystem of a container that has a clone, as a detached mount.
+    pub(crate) fn mount_clone(&self, rootfs: Option<&mut Rootfs>, plan: &Plan) -> Result<Option<OwnedFd>> {
+        let Some(rootfs) = rootfs else { return Ok(None) };
+        self.make_mount_point(&plan.rootfs)?;
+        rootfs.mount(plan).map(Some)
+    }
+
+    /// Takes back a clone that was made for a container that could not be made, and is not the container's to remove.
+    pub(crate) fn take_back(&self, rootfs: Option<Rootfs>) {
+        if let Some(Err(error)) = rootfs.map(Rootfs::undo) {
+            self.log.warn(error);
+        }
+    }
+
     /// What `create`, `run` and `restore` are to do.
-    pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle) -> Result<Plan> {
+    pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle) -> Result<Decision> {
         let dir = self.dir(&wanted.id)?;
         if dir.exists() {
             // Before anything else is looked at: the answer that callers expect. `reserve` decides for good.
             return Err(Error::new(Kind::Exists, "container with given ID already exists"));
         }
+        let look = Look { id: &wanted.id, store: wanted.store.as_deref(), closely: true };
+        let asked = rootfs::request(&bundle.spec)
+            .and_then(|request| request.map(|request| Rootfs::find(&request, look)).transpose());
         let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
         let notifies = notify::is_wanted();
         let request = Request {
@@ -80,13 +122,21 @@ impl Runtime {
             detached: wanted.detached,
             console_socket: wanted.connections.console_socket.is_some(),
             joins_own_network: joins_own_network(&bundle.spec),
-            root_is_mount: false,
+            root_mount: self.root_mount(&asked, bundle),
         };
-        let plan = offshoot_plan::build(&bundle.spec, &request, &self.host()?).map_err(|all| Error::problems(&all))?;
+        let (plan, rootfs) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
         for warning in &plan.warnings {
             self.log.warn(warning);
         }
-        Ok(plan)
+        Ok(Decision { plan, rootfs })
+    }
+
+    /// Where the root filesystem goes, if the bundle asks for a clone.
+    pub(crate) fn root_mount<T>(&self, asked: &Result<Option<T>, Refusal>, bundle: &Bundle) -> Option<PathBuf> {
+        match asked {
+            Ok(None) => None,
+            _ => Some(self.mount_point(&bundle.spec, &bundle.path)),
+        }
     }
 
     fn make(
@@ -94,6 +144,7 @@ impl Runtime {
         container: &mut Container,
         bundle: &Bundle,
         plan: &Plan,
+        root: Option<OwnedFd>,
         console: Option<OwnedFd>,
         wanted: &Launch,
     ) -> Result<Created> {
@@ -103,7 +154,7 @@ impl Runtime {
         path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
         // For reading and writing: the process that inherits it neither waits to open it nor meets its end.
         let fifo = path::open(&fifo, libc::O_RDWR, 0).map_err(|e| Error::io("open the start fifo", &e.into()))?;
-        let io = Io { fifo: Some(fifo), console, root: None, log: &self.log };
+        let io = Io { fifo: Some(fifo), console, root, log: &self.log };
         let created = offshoot_engine::create(plan, io, &mut |progress| {
             note(container, progress);
             container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))
@@ -150,7 +201,7 @@ pub(crate) fn started(error: &offshoot_engine::Error) -> Error {
 }
 
 /// The first record: all that a later `delete` needs, wherever this process is killed.
-pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
+pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime, rootfs: Option<&Rootfs>) -> State {
     let resources = bundle.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
     let labels = plan.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let streams = (0..3).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
@@ -178,6 +229,7 @@ pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime) -> State {
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         has_process: !plan.process.args.is_empty(),
+        clone: rootfs.map(|rootfs| rootfs.view.clone()),
         ..State::default()
     }
 }

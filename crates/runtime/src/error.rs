@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 /// The library's result.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,31 +29,42 @@ pub enum Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    hint: Option<String>,
 }
 
 impl Error {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into() }
+        Error { kind, message: message.into(), hint: None }
     }
 
     /// `failed to <verb> <object>: <cause>` for a system call that failed.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Error {
         let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::System };
-        Error { kind, message: format!("failed to {what}: {}", cause(error)) }
+        Error::new(kind, format!("failed to {what}: {}", cause(error)))
     }
 
     /// What was being done, and why a cgroup did not let it.
     pub fn cgroup(what: &str, error: &offshoot_cgroup::Error) -> Error {
         let denied = matches!(error.errno(), Some(Errno::EPERM | Errno::EACCES | Errno::EROFS));
         let kind = if denied { Kind::Permission } else { Kind::System };
-        Error { kind, message: format!("{what}: {error}") }
+        Error::new(kind, format!("{what}: {error}"))
     }
 
     /// All that is wrong with a request, on one line, as callers show an error.
     pub fn problems(problems: &[offshoot_plan::Problem]) -> Error {
         let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
         Error::new(Kind::Request, texts.join("; "))
+    }
+
+    /// With advice, where there is some.
+    pub fn with_hint(self, hint: Option<String>) -> Error {
+        Error { hint, ..self }
+    }
+
+    /// What to try next, where that is known; for a line of its own after the error.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// What it is about.
@@ -69,6 +80,13 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// An error of the store of images and clones, with its hint.
+pub(crate) fn of_store(error: &offshoot_snapshot::Error) -> Error {
+    // Not the kinds of containers: a clone that does not exist says nothing of the container.
+    let kind = if error.kind() == offshoot_snapshot::Kind::Invalid { Kind::Request } else { Kind::System };
+    Error::new(kind, error.to_string()).with_hint(error.hint().map(str::to_owned))
+}
 
 /// The text of a system error as Go and libc write it, in lower case, which callers' patterns expect:
 /// `no such file or directory`.

@@ -47,7 +47,12 @@ pub fn features(version: &str, commit: &str) -> Features {
         ]
         .map(|(key, value)| (key, value.to_owned()))
         .into(),
-        potentially_unsafe_config_annotations: vec!["bundle", "org.systemd.property.", "org.criu.config"],
+        potentially_unsafe_config_annotations: vec![
+            "bundle",
+            "org.systemd.property.",
+            "org.criu.config",
+            crate::rootfs::ANNOTATION,
+        ],
     }
 }
 

@@ -14,6 +14,9 @@ pub struct Launch {
     pub bundle: PathBuf,
     /// What the caller gets of its process.
     pub connections: Connections,
+    /// Where images and clones are, for a bundle that names an image (see [`crate::rootfs`]); the default store where not
+    /// given.
+    pub store: Option<PathBuf>,
     /// Change the root by moving a mount: on a ramdisk pivot_root(2) cannot work.
     pub no_pivot: bool,
     /// Leave the process in the caller's session keyring.

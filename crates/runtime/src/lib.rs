@@ -31,6 +31,7 @@ pub mod plan;
 pub mod process;
 pub mod restore;
 mod root;
+pub mod rootfs;
 pub mod signal;
 pub mod start;
 mod starter;

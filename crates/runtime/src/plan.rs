@@ -1,8 +1,11 @@
 //! `plan`: what `run` would do, without doing it.
 
 use crate::bundle::Bundle;
-use crate::{Error, Result, Runtime};
+use crate::create::both;
+use crate::rootfs::{self, Look, Rootfs};
+use crate::{Result, Runtime};
 use offshoot_plan::{Plan, Request, Step};
+use offshoot_snapshot as snapshot;
 use std::fmt::{self, Display};
 use std::path::Path;
 
@@ -11,28 +14,43 @@ impl Runtime {
     ///
     /// # Errors
     /// Everything that is wrong with the bundle, with the places in `config.json`.
-    pub fn plan(&self, id: &str, bundle: &Path) -> Result<Script> {
+    pub fn plan(&self, id: &str, bundle: &Path, store: Option<&Path>) -> Result<Script> {
         crate::id::check(id)?;
         let bundle = Bundle::open(bundle)?;
+        // Who is not root cannot look into the store; the bundle can still be planned for.
+        let may_look = nix::unistd::geteuid().is_root();
+        let steps = |request: Option<snapshot::Request>| match request {
+            Some(request) if may_look => {
+                Rootfs::find(&request, Look { id, store, closely: false }).map(|found| Some(found.steps()))
+            }
+            Some(request) => Ok(Some(vec![format!("clone the image {}", request.image)])),
+            None => Ok(None),
+        };
+        let asked = rootfs::request(&bundle.spec).and_then(steps);
         let request = Request {
             id: id.to_owned(),
             bundle: bundle.path.clone(),
             systemd_cgroup: self.systemd_cgroup,
             rootless: self.is_rootless(),
+            root_mount: self.root_mount(&asked, &bundle),
             ..Request::default()
         };
-        let plan = offshoot_plan::build(&bundle.spec, &request, &self.host()?);
-        Ok(Script(plan.map_err(|problems| Error::problems(&problems))?))
+        let (plan, clone) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
+        Ok(Script { plan, clone: clone.unwrap_or_default() })
     }
 }
 
 /// A plan to be read: who does what, in order. What the host does while the container waits stands below the wait.
 #[derive(Debug)]
-pub struct Script(Plan);
+pub struct Script {
+    plan: Plan,
+    /// What is done about a cloned root filesystem.
+    clone: Vec<String>,
+}
 
 impl Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plan = &self.0;
+        let plan = &self.plan;
         for warning in &plan.warnings {
             writeln!(f, "warning: {warning}")?;
         }
@@ -45,6 +63,9 @@ impl Display for Script {
             writeln!(f, "limit     {} = {}", write.file, write.value)?;
         }
         writeln!(f, "process   {:?}\n", plan.process.args)?;
+        for step in &self.clone {
+            writeln!(f, "host      {step}")?;
+        }
         for step in plan.prepare() {
             writeln!(f, "host      {step}")?;
         }
@@ -76,7 +97,7 @@ mod tests {
         fs::create_dir(scratch.path().join("rootfs")).unwrap();
         fs::write(scratch.path().join("config.json"), text).unwrap();
         let runtime = Runtime::new(Some(&scratch.path().join("root")), Log::none()).unwrap();
-        let script = runtime.plan("x", scratch.path()).map(|script| script.to_string());
+        let script = runtime.plan("x", scratch.path(), None).map(|script| script.to_string());
         assert!(!runtime.root.exists());
         script
     }

@@ -4,7 +4,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::images;
 use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
-use crate::create::{note, record};
+use crate::create::{Decision, note, record};
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
 use crate::{Container, Error, Kind, Result, Runtime, notify};
@@ -41,7 +41,7 @@ impl Runtime {
             self.log.warn("restore is untested with rootless containers");
         }
         let bundle = Bundle::open(&launch.bundle)?;
-        let plan = self.decide(launch, &bundle)?;
+        let Decision { plan, mut rootfs } = self.decide(launch, &bundle)?;
         let terminal = plan.process.terminal;
         let foreground = match launch.detached {
             true => None,
@@ -49,13 +49,22 @@ impl Runtime {
         };
         let socket = launch.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(terminal, launch.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, &bundle, self))?;
-        let made = self.revive(&mut container, &bundle, &plan, theirs, source).and_then(|created| {
+        let mut container = self.reserve(record(&plan, &bundle, self, rootfs.as_ref()))?;
+        let root = self.mount_clone(rootfs.as_mut(), &plan);
+        let revived = root.and_then(|root| self.revive(&mut container, &bundle, &plan, root, theirs, source));
+        let made = revived.and_then(|created| {
             let pidfd = created.pidfd.as_fd();
             launch.connections.announce(created.pid, pidfd, "standard")?;
             Ok((ours.map(receive_master).transpose()?, created))
         });
-        let (master, created) = made.inspect_err(|_| self.abandon(&mut container))?;
+        let (master, created) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.abandon(&mut container);
+                self.take_back(rootfs);
+                return Err(error);
+            }
+        };
         // Others may look at the container, signal it and exec into it meanwhile.
         drop(container);
         let Some(foreground) = foreground else { return Ok(0) };
@@ -72,6 +81,7 @@ impl Runtime {
         container: &mut Container,
         bundle: &Bundle,
         plan: &Plan,
+        rootfs: Option<OwnedFd>,
         console: Option<OwnedFd>,
         source: &Source,
     ) -> Result<Created> {
@@ -87,6 +97,7 @@ impl Runtime {
             lsm_profile: source.lsm_profile.as_deref(),
             lsm_mount_context: source.lsm_mount_context.as_deref(),
             mount_point: &root,
+            root: rootfs.as_ref().map(AsFd::as_fd),
             console: console.as_ref().map(AsFd::as_fd),
         };
         let created = restore(&request, &self.log, &mut |progress| {

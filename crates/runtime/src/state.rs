@@ -3,6 +3,7 @@
 //! The first keys are those of runc's private file that other programs read (cAdvisor, network plugins). The others
 //! are ours; a file of a later version than [`VERSION`] is refused rather than half understood.
 
+use crate::rootfs::CloneView;
 use crate::{Error, Kind, Result};
 use offshoot_cgroup::CgroupState;
 use offshoot_spec::{Hook, Resources};
@@ -69,6 +70,9 @@ pub struct State {
     pub poststop: Vec<Hook>,
     /// Whether the resctrl group was made for this container and goes with it.
     pub owns_intel_rdt: bool,
+    /// The clone that is its root filesystem; written down before the clone is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clone: Option<CloneView>,
 }
 
 /// What others read of runc's `config`.

@@ -13,7 +13,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Container {
-    /// Kills what runs and removes what was made: processes, cgroup, resctrl group, state directory, in this order.
+    /// Kills what runs and removes what was made: processes, cgroup, resctrl group, clone, state directory, in this order.
     /// As long as processes or a cgroup remain, so does the state directory, by which they are found again.
     ///
     /// Returns everything that failed; empty is success. Afterwards the record in memory is all that is known of the
@@ -23,6 +23,9 @@ impl Container {
         errors.extend(self.end_init().err());
         errors.extend(self.remove_cgroup().err());
         errors.extend(self.remove_resctrl().err());
+        if errors.is_empty() {
+            errors.extend(self.state.clone.as_ref().and_then(|clone| clone.end().err()));
+        }
         if errors.is_empty()
             && let Err(error) = fs::remove_dir_all(&self.dir)
             && error.kind() != io::ErrorKind::NotFound

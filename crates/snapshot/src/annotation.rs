@@ -22,32 +22,55 @@ pub struct Request {
 
 impl Request {
     /// Parses the annotation's value; each key at most once, `image` being required.
-    pub fn parse(value: &str) -> Result<Request> {
-        let bad = |why: String| Error::invalid(format!("annotation {ANNOTATION}={value:?}: {why}"));
-        let (mut image, mut driver, mut keep, mut size) = (None, None, None, None);
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(value: &str) -> std::result::Result<Request, Vec<Error>> {
+        let mut request = Request { image: String::new(), driver: Choice::Auto, keep: false, size: None };
+        let mut errors = Vec::new();
+        let mut seen = Vec::new();
         for part in value.split(',') {
-            let (key, text) =
-                part.split_once('=').ok_or_else(|| bad(format!("{part:?} is not of the form key=value")))?;
-            let twice = match key {
-                "image" => {
-                    if !is_digest_start(text) {
-                        Name::parse(text)?;
-                    }
-                    image.replace(text.to_owned()).is_some()
-                }
-                "driver" => driver.replace(text.parse::<Choice>()?).is_some(),
-                "keep" => keep
-                    .replace(parse_bool(text).ok_or_else(|| bad(format!("keep={text:?} is neither true nor false")))?)
-                    .is_some(),
-                "size" => size.replace(parse_size(text)?).is_some(),
-                _ => return Err(bad(format!("unknown key {key:?}"))),
+            let Some((key, text)) = part.split_once('=') else {
+                errors.push(Error::invalid(format!("{part:?} is not of the form key=value")));
+                continue;
             };
-            if twice {
-                return Err(bad(format!("{key} is given twice")));
+            if seen.contains(&key) {
+                errors.push(Error::invalid(format!("{key} is given twice")));
             }
+            seen.push(key);
+            errors.extend(request.set(key, text).err());
         }
-        let image = image.ok_or_else(|| bad("it names no image".to_owned()))?;
-        Ok(Request { image, driver: driver.unwrap_or_default(), keep: keep.unwrap_or(false), size })
+        if !seen.contains(&"image") {
+            errors.push(Error::invalid("it names no image").with_hint("image=NAME, as `offshoot image list` shows it"));
+        }
+        if errors.is_empty() { Ok(request) } else { Err(errors) }
+    }
+
+    fn set(&mut self, key: &str, text: &str) -> Result<()> {
+        match key {
+            "image" => {
+                if !is_digest_start(text) {
+                    Name::parse(text)?;
+                }
+                text.clone_into(&mut self.image);
+            }
+            "driver" => self.driver = text.parse()?,
+            "keep" => {
+                let bad = || Error::invalid(format!("keep={text:?} is neither true nor false"));
+                self.keep = parse_bool(text).ok_or_else(bad)?;
+            }
+            "size" => self.size = Some(parse_size(text)?),
+            _ => return Err(Error::invalid(format!("unknown key {key:?}")).with_hint("keys: image driver keep size")),
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Request {
+    /// As the annotation has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "image={},driver={},keep={}", self.image, self.driver, self.keep)?;
+        self.size.map_or(Ok(()), |size| write!(f, ",size={size}"))
     }
 }
 
@@ -105,6 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
+        let one = |value| Request::parse(value).unwrap_err().first().unwrap().to_string();
         for (value, word) in [
             ("", "key=value"),
             ("driver=auto", "no image"),
@@ -115,8 +139,16 @@ mod tests {
             ("image=../a", "image name"),
             ("image=a,size=0", "size"),
         ] {
-            let text = Request::parse(value).unwrap_err().to_string();
+            let text = one(value);
             assert!(text.contains(word), "{value}: {text}");
+        }
+        assert_eq!(Request::parse("keep=1,size=x,driver=floppy,y").unwrap_err().len(), 5);
+    }
+
+    #[test]
+    fn a_request_reads_back() {
+        for text in ["image=debian,driver=auto,keep=false", "image=sha256:abcd12,driver=btrfs,keep=true,size=4096"] {
+            assert_eq!(Request::parse(text).unwrap().to_string(), text);
         }
     }
 

@@ -5,7 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use offshoot_sys::mount::{AT_EMPTY_PATH, MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 use offshoot_sys::process::{capget, capset, setfsgid, setfsuid};
 
+use crate::driver::overlay;
 use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// How an id shows that a map leaves out (`/proc/sys/kernel/overflowuid`, which nobody changes).
+const OVERFLOW: u32 = 65534;
 
 /// A run of ids: `count` of them from `inside` on appear as those from `outside` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,20 @@ impl IdMap {
     /// The mapping of a user namespace that exists already; `root_uid` and `root_gid` are the host's ids of its root.
     pub fn of_userns(userns: OwnedFd, root_uid: u32, root_gid: u32) -> Result<IdMap> {
         Ok(IdMap { userns, root_uid, root_gid })
+    }
+
+    /// The mapping of a user namespace that exists already, and whose map only the kernel knows: it is read off a file of
+    /// root's on a mount with that mapping.
+    pub fn of_existing(userns: OwnedFd, store: &Store) -> Result<IdMap> {
+        let map = IdMap { userns, root_uid: 0, root_gid: 0 };
+        let own = store.root.stat_self()?;
+        let seen = overlay::base(store, Some(&map))?.stat_self()?;
+        match (own.st_uid, own.st_gid) == (0, 0) && seen.st_uid != OVERFLOW && seen.st_gid != OVERFLOW {
+            true => Ok(IdMap { root_uid: seen.st_uid, root_gid: seen.st_gid, ..map }),
+            false => Err(Error::invalid(
+                "the user namespace maps no id 0, to which most files of an image belong, or the store is not root's",
+            )),
+        }
     }
 
     /// Maps the ids of a detached mount that nobody uses yet.

@@ -53,9 +53,13 @@ struct StoreRecord {
 }
 
 impl Store {
-    /// Where images are kept: `/var/lib/offshoot`, or the user's data directory for anyone but root.
+    /// Where images are kept: what `$OFFSHOOT_STORE` says, or `/var/lib/offshoot`, or the user's data directory for
+    /// anyone but root.
     pub fn default_path() -> PathBuf {
         let home = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(path) = home("OFFSHOOT_STORE") {
+            return path;
+        }
         if nix::unistd::geteuid().is_root() && crate::archive::extract::in_initial_user_namespace() {
             return PathBuf::from("/var/lib/offshoot");
         }
@@ -70,6 +74,15 @@ impl Store {
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
         Store::open_or_make(path).during(|| format!("open store {path:?}"))
+    }
+
+    /// Opens the store in that directory, if there is one.
+    pub fn find(path: impl AsRef<Path>) -> Result<Option<Store>> {
+        let path = path.as_ref();
+        match std::fs::symlink_metadata(path.join(place::STORE)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => Store::open(path).map(Some),
+        }
     }
 
     fn open_or_make(path: &Path) -> Result<Store> {

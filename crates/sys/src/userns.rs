@@ -24,6 +24,7 @@ struct Holder {
 impl Holder {
     fn new() -> Result<Holder> {
         let mut pidfd: i32 = -1;
+        let parent = nix::unistd::getpid().as_raw();
         // SAFETY: `clone_args` is plain integers, for which zero is valid.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
         // Without an exit signal the caller sees no SIGCHLD, and its waiting for any child does not see this one.
@@ -34,9 +35,13 @@ impl Holder {
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
         match Errno::result(pid) {
             Ok(0) => loop {
-                // SAFETY: integers and null pointers only; it sleeps until the parent kills it, or dies with it.
+                // SAFETY: integers and null pointers only; it sleeps until the parent kills it, or dies with it. A parent
+                // that was killed before the prctl is another one now, and would never send that signal.
                 unsafe {
                     libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                    if libc::syscall(libc::SYS_getppid) != libc::c_long::from(parent) {
+                        libc::_exit(1);
+                    }
                     libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
                 }
             },

@@ -14,6 +14,8 @@ const PID_FILE: Flag = Flag::path("pid-file", "file for the process's number");
 const NO_PIVOT: Flag =
     Flag::switch("no-pivot", "change the root without pivot_root, for a root filesystem on a ramdisk");
 const NO_NEW_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the caller's session keyring");
+/// Where the image is, of a bundle that names one.
+pub const STORE: Flag = Flag::path("store", "directory of images and clones, for a bundle that names an image");
 const PRESERVE_FDS: Flag =
     Flag::number("preserve-fds", "pass on so many descriptors from 3 on, beside those of $LISTEN_FDS");
 
@@ -21,7 +23,7 @@ const PRESERVE_FDS: Flag =
 pub static CREATE: Command = Command::new("create", "make a container, up to where its program starts", create)
     .takes("<container-id>", Count::Exactly(1))
     .enters()
-    .flags(&[BUNDLE, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS])
+    .flags(&[BUNDLE, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS, STORE])
     .details(
         "Makes a container from a bundle, a directory with config.json and a root\n\
          filesystem. Its process waits until the container is started.",
@@ -42,6 +44,7 @@ pub static RUN: Command = Command::new("run", "create and start a container", ru
         NO_PIVOT,
         NO_NEW_KEYRING,
         PRESERVE_FDS,
+        STORE,
     ])
     .details(
         "Makes a container from a bundle, a directory with config.json and a root\n\
@@ -70,6 +73,7 @@ fn launch(call: &Call) -> Result<Launch, Failure> {
         id: call.id()?.to_owned(),
         bundle: call.path("bundle").unwrap_or(Path::new("")).to_owned(),
         connections: connections(call)?,
+        store: call.path("store").map(PathBuf::from),
         no_pivot: call.on("no-pivot"),
         no_new_keyring: call.on("no-new-keyring"),
         ..Launch::default()

@@ -4,6 +4,7 @@ use super::checkpoint::{flags, given};
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
+use crate::verbs::create::STORE;
 use offshoot_runtime::restore::Source;
 use offshoot_runtime::{Connections, Launch};
 
@@ -30,6 +31,7 @@ pub static COMMAND: Command = Command::new("restore", "make a container from the
         Flag::switch("lazy-pages", "restore memory when it is needed, from a page server"),
         Flag::text("lsm-profile", "other LSM profile for the processes, TYPE:NAME"),
         Flag::text("lsm-mount-context", "other SELinux context for mounts"),
+        STORE,
     ])
     .details("The bundle has to be the one that the container was made from, or a copy of it.");
 
@@ -42,6 +44,7 @@ fn run(call: &Call) -> Result<u8, Failure> {
             pid_file: given(call, "pid-file"),
             ..Connections::default()
         },
+        store: given(call, "store"),
         no_pivot: call.on("no-pivot"),
         detached: call.on("detach"),
         subreaper: !call.on("no-subreaper"),

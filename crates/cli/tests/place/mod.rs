@@ -15,6 +15,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 pub struct Place {
     pub dir: PathBuf,
     pub id: String,
+    /// Where images and clones are.
+    pub store: Option<PathBuf>,
 }
 
 impl Place {
@@ -27,7 +29,7 @@ impl Place {
         let id = format!("offshoot-test-{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(&id);
         fs::create_dir_all(dir.join("rootfs")).unwrap();
-        let place = Place { dir, id };
+        let place = Place { dir, id, store: None };
         assert!(place.command(&["spec", "--bundle", place.dir.to_str().unwrap()]).status().unwrap().success());
         place.edit(|config| {
             config["process"]["terminal"] = false.into();
@@ -50,6 +52,7 @@ impl Place {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("--root").arg(self.dir.join("root")).args(words).current_dir(&self.dir).stdin(Stdio::null());
+        command.envs(self.store.iter().map(|store| ("OFFSHOOT_STORE", store)));
         command
     }
 

@@ -34,6 +34,8 @@ pub struct Restore<'a> {
     pub lsm_profile: Option<&'a str>,
     /// Another SELinux context for mounts.
     pub lsm_mount_context: Option<&'a str>,
+    /// The root filesystem as a detached mount, in place of the configuration's path.
+    pub root: Option<BorrowedFd<'a>>,
     /// An empty directory that only we change, to mount the root filesystem on.
     pub mount_point: &'a Path,
     /// Where the terminal is sent, if there is one.
@@ -89,7 +91,11 @@ impl Made<'_> {
         let mut opened = worker.opened.iter().map(AsFd::as_fd);
         let images = opened.next().ok_or_else(|| Error::new("the images were not opened"))?;
         self.enter(worker.child.pid)?;
-        let root = path::open(&plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).context(|| "open the root".into())?;
+        let root = match restore.root {
+            Some(mount) => path::openat2(Some(mount), ".", libc::O_PATH | libc::O_DIRECTORY, 0, 0),
+            None => path::open(&plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0),
+        };
+        let root = root.context(|| "open the root".into())?;
         let mut inherit: Vec<_> = namespaces.iter().map(|(key, fd)| (key.clone(), fd.as_raw_fd())).collect();
         inherit.extend(pipes(restore.images)?);
         let options = Options {
@@ -188,6 +194,9 @@ impl Made<'_> {
 fn prepare(restore: &Restore<'_>) -> Result<Vec<OwnedFd>> {
     // Nothing that is mounted here may reach the host, and what the host unmounts goes here, too.
     mount_legacy(None, "/", None, libc::MS_REC | libc::MS_SLAVE, None)?;
+    if let Some(root) = restore.root {
+        move_mount_to(root, None, &restore.plan.rootfs)?;
+    }
     let attach = || -> Result<OwnedFd> {
         let tree = open_tree(None, &restore.plan.rootfs, OPEN_TREE_CLONE | AT_RECURSIVE)?;
         move_mount_to(&tree, None, restore.mount_point)?;

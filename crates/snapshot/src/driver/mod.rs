@@ -21,7 +21,7 @@ mod btrfs;
 mod ext4;
 mod lvm;
 mod old_overlay;
-mod overlay;
+pub(crate) mod overlay;
 mod plain;
 mod reflink;
 pub(crate) mod template;

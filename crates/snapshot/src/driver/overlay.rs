@@ -66,6 +66,11 @@ impl Driver for Overlay {
 
     fn mount(&self, site: &Site, head: &Volume, idmap: Option<&IdMap>) -> Result<OwnedFd> {
         let stack = Stack::new(site, head);
+        // The kernel would let two containers write to one upper layer, each with a cache of its own of what is in it. A
+        // temporary clone has one container only.
+        if !stack.volatile {
+            ensure_unused(site, head)?;
+        }
         if stack.volatile {
             // A mark of the mount before: after a crash the kernel would refuse what may be half written. The container that
             // wrote it is gone.
@@ -111,7 +116,7 @@ fn ensure_unused(site: &Site, head: &Volume) -> Result<()> {
     context.string("index", "on")?;
     match context.create() {
         Err(error) if error.errno() == Errno::EBUSY => Err(Error::new(Kind::Busy, "it is mounted")
-            .with_hint("stop its container first: an overlay is frozen by never writing to it again")),
+            .with_hint("stop the container that it belongs to, or unmount it; then try again")),
         _ => Ok(()),
     }
 }
