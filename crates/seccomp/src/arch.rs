@@ -1,10 +1,15 @@
 //! The architectures of the specification, and what the kernel's filter input looks like on each.
 
+use crate::calls::Call;
+
 /// Columns of the call table.
 pub(crate) const COLUMNS: usize = 14;
 
 /// Where x32 calls begin: bit 30 of the number (`__X32_SYSCALL_BIT`).
 pub(crate) const X32_BIT: u32 = 0x4000_0000;
+
+/// Set in numbers that no interface has; the kernel does not clear it before it asks the filter.
+pub(crate) const SIGN_BIT: u32 = 0x8000_0000;
 
 /// Where the calls private to 32-bit ARM begin (`__ARM_NR_BASE`).
 pub(crate) const ARM_PRIVATE: u32 = 0x000f_0000;
@@ -121,6 +126,12 @@ impl Arch {
         self.facts().audit
     }
 
+    /// The number of the call with that name, as the kernel reports it.
+    #[must_use]
+    pub fn number(self, call: &str) -> Option<u32> {
+        Call::named(call)?.number(self)
+    }
+
     pub(crate) fn column(self) -> usize {
         self.facts().column
     }
@@ -146,8 +157,8 @@ impl Arch {
         let (name, audit, column, base, wide, host, multiplexed) = match self {
             Arch::X86_64 => ("SCMP_ARCH_X86_64", 62 | BITS_64 | LITTLE, 0, 0, true, Arch::X86_64, false),
             Arch::X86 => ("SCMP_ARCH_X86", 3 | LITTLE, 1, 0, false, Arch::X86_64, true),
-            // An x32 program has 64-bit registers, and most of its calls are those of x86-64.
-            Arch::X32 => ("SCMP_ARCH_X32", 62 | BITS_64 | LITTLE, 2, X32_BIT, true, Arch::X86_64, false),
+            // An x32 program has 64-bit registers, but to libseccomp its arguments are 32 bits wide.
+            Arch::X32 => ("SCMP_ARCH_X32", 62 | BITS_64 | LITTLE, 2, X32_BIT, false, Arch::X86_64, false),
             Arch::Aarch64 => ("SCMP_ARCH_AARCH64", 183 | BITS_64 | LITTLE, 3, 0, true, Arch::Aarch64, false),
             Arch::Arm => ("SCMP_ARCH_ARM", 40 | LITTLE, 4, 0, false, Arch::Aarch64, false),
             Arch::Riscv64 => ("SCMP_ARCH_RISCV64", 243 | BITS_64 | LITTLE, 5, 0, true, Arch::Riscv64, false),

@@ -6,7 +6,9 @@
 //! - the native architecture always counts; a call of one that is not listed kills the thread;
 //! - conditions of a rule are ANDed, but if two of them test one argument, each is a rule of its own;
 //! - a rule without conditions swallows all conditional rules of the call, and the first such rule wins;
-//! - calls with a number above all those that the profile names return ENOSYS, so that programs fall back;
+//! - calls with a number above all those that the profile names return ENOSYS, so that programs fall back
+//!   (as with runc's stub before libseccomp's program, but a call that is named always has its own action);
+//! - arguments are compared as 64 bits on 64-bit architectures, and as their lower 32 on the others and on x32;
 //! - rules for socket and System V IPC calls also apply to `socketcall` and `ipc`, where these exist.
 //!
 //! The program is one binary search over merged ranges of call numbers for each architecture: the kernel

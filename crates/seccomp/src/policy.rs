@@ -153,7 +153,7 @@ impl Policy {
             return Err(findings.problems);
         }
         // A permissive default and a tracer are trusted to handle new calls; for the rest, as in runc.
-        let enosys = !matches!(default & 0xffff_0000, ALLOW | LOG | TRACE) && default != RETURN_ENOSYS;
+        let enosys = !matches!(default & 0xffff_0000, ALLOW | LOG | TRACE);
         Ok(Policy { default, rules, enosys, arches, flags, notes: findings.notes })
     }
 }

@@ -1,6 +1,6 @@
 //! From rules to a decision for every call number: sorted ranges, equal neighbours merged.
 
-use crate::arch::{ARM_PRIVATE, Arch, X32_BIT};
+use crate::arch::{ARM_PRIVATE, Arch, SIGN_BIT, X32_BIT};
 use crate::policy::{Condition, KILL_THREAD, Operator, Policy, RETURN_ENOSYS};
 
 /// What the filter does with a call.
@@ -42,6 +42,8 @@ struct Named {
     rule: u32,
     /// The first argument of `socketcall` or `ipc`, or 0.
     call: u8,
+    /// Whether this is a call that `socketcall` or `ipc` also stands for.
+    multiplexed: bool,
 }
 
 impl<'a> Ranges<'a> {
@@ -58,43 +60,54 @@ impl<'a> Ranges<'a> {
 
     /// The ranges of all interfaces of the policy that share `seccomp_data.arch` with `arch`.
     pub(crate) fn of(&mut self, arch: Arch) -> Vec<Range> {
-        let mut ranges = vec![Range { start: 0, decision: 0 }];
-        self.extend(&mut ranges, arch);
-        if arch == Arch::X86_64 {
-            if self.policy.arches.contains(&Arch::X32) {
-                push(&mut ranges, X32_BIT, 0);
-                self.extend(&mut ranges, Arch::X32);
-            } else {
-                let kill = self.index_of(Decision::Return(KILL_THREAD));
-                push(&mut ranges, X32_BIT, kill);
-                // A tracer sets -1 to skip a call; the filter sees that number since Linux 4.8.
-                push(&mut ranges, u32::MAX, 0);
-            }
+        let mut ranges = Vec::with_capacity(512);
+        let beyond = self.extend(&mut ranges, arch);
+        if arch != Arch::X86_64 {
+            return ranges;
+        }
+        // Bit 30 alone tells the calls of x32 from the others, also where bit 31 is set.
+        if self.policy.arches.contains(&Arch::X32) {
+            let beyond_x32 = self.extend(&mut ranges, Arch::X32);
+            push(&mut ranges, SIGN_BIT, beyond);
+            push(&mut ranges, SIGN_BIT | X32_BIT, beyond_x32);
+        } else {
+            let kill = self.index_of(Decision::Return(KILL_THREAD));
+            push(&mut ranges, X32_BIT, kill);
+            push(&mut ranges, SIGN_BIT, if beyond == 0 { kill } else { beyond });
+            push(&mut ranges, SIGN_BIT | X32_BIT, kill);
+            // A tracer sets -1 to skip a call; the filter sees that number since Linux 4.8.
+            push(&mut ranges, u32::MAX, 0);
         }
         ranges
     }
 
-    fn extend(&mut self, ranges: &mut Vec<Range>, arch: Arch) {
+    /// Appends the ranges of one interface; the decision for calls beyond those that the profile names.
+    fn extend(&mut self, ranges: &mut Vec<Range>, arch: Arch) -> usize {
         let named = self.named(arch);
+        push(ranges, if arch == Arch::X32 { X32_BIT } else { 0 }, 0);
+        // A number that is not named and greater than this is newer than the profile. Calls that are private to
+        // ARM say nothing about the others' age, nor, as in runc, do those that `socketcall` and `ipc` stand for.
         let private = arch.base() + ARM_PRIVATE;
-        let last = named.iter().rev().map(|n| n.number).find(|number| *number < private);
+        let mut own = named.iter().rev().filter(|n| !n.multiplexed).map(|n| n.number);
+        let largest = own.clone().find(|number| *number < private).or(own.next());
         // Number 0 as the largest means in runc that nothing was found.
-        let newer = last.filter(|last| self.policy.enosys && *last > arch.base()).map(|last| last + 1);
-        let enosys = newer.map(|_| self.index_of(Decision::Return(RETURN_ENOSYS)));
-        if let (Some(enosys), Arch::S390 | Arch::S390x) = (enosys, arch) {
+        let last = largest.filter(|last| self.policy.enosys && *last != 0);
+        let enosys = last.map_or(0, |_| self.index_of(Decision::Return(RETURN_ENOSYS)));
+        if matches!(arch, Arch::S390 | Arch::S390x) {
             // The kernel reports a call with a large number that it does not know as 0.
             push(ranges, 0, enosys);
             push(ranges, 1, 0);
         }
-        let split = named.partition_point(|n| n.number < private);
-        self.decide(ranges, &named[..split], arch);
-        if let (Some(newer), Some(enosys)) = (newer, enosys) {
-            push(ranges, newer, enosys);
+        for group in named.chunk_by(|a, b| a.number == b.number) {
+            let number = group[0].number;
+            if number == 0 && enosys != 0 && matches!(arch, Arch::S390 | Arch::S390x) {
+                continue;
+            }
+            let decision = self.decision(group, arch);
+            push(ranges, number, decision);
+            push(ranges, number + 1, if last.is_some_and(|last| number >= last) { enosys } else { 0 });
         }
-        if split < named.len() {
-            push(ranges, private, 0);
-            self.decide(ranges, &named[split..], arch);
-        }
+        enosys
     }
 
     fn named(&self, arch: Arch) -> Vec<Named> {
@@ -102,24 +115,17 @@ impl<'a> Ranges<'a> {
         let mut named = Vec::with_capacity(rules.iter().map(|rule| rule.calls.len()).sum::<usize>() + 32);
         for (at, rule) in (0u32..).zip(rules) {
             for call in &rule.calls {
-                if let Some((number, first)) = call.multiplexed(arch) {
-                    named.push(Named { number, rule: at, call: first });
+                let multiplexed = call.multiplexed(arch);
+                if let Some((number, first)) = multiplexed {
+                    named.push(Named { number, rule: at, call: first, multiplexed: true });
                 }
                 if let Some(number) = call.number(arch) {
-                    named.push(Named { number, rule: at, call: 0 });
+                    named.push(Named { number, rule: at, call: 0, multiplexed: multiplexed.is_some() });
                 }
             }
         }
         named.sort_unstable();
         named
-    }
-
-    fn decide(&mut self, ranges: &mut Vec<Range>, named: &[Named], arch: Arch) {
-        for group in named.chunk_by(|a, b| a.number == b.number) {
-            let decision = self.decision(group, arch);
-            push(ranges, group[0].number, decision);
-            push(ranges, group[0].number + 1, 0);
-        }
     }
 
     /// An unconditional rule swallows the conditional ones before and after it, and the first such rule wins.
