@@ -55,6 +55,8 @@ pub static COMMANDS: Commands = &[
     &verbs::plan::COMMAND,
     &verbs::image::COMMAND,
     &verbs::clone::COMMAND,
+    &verbs::network::COMMAND,
+    &verbs::check::COMMAND,
 ];
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod inherit;
 pub mod log;
 mod mountinfo;
 mod netdev;
-mod netlink;
+pub mod netlink;
 mod open;
 mod parent;
 mod protocol;

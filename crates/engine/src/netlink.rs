@@ -17,10 +17,12 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// A request to the kernel, made piece by piece.
-pub(crate) struct Request {
+pub struct Request {
     /// For messages, such as `RTM_NEWLINK eth0`.
     name: String,
     bytes: Vec<u8>,
+    /// A refusal that is an answer.
+    expected: Option<Errno>,
 }
 
 impl Request {
@@ -30,7 +32,7 @@ impl Request {
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
         bytes.extend(body);
-        Request { name, bytes }.padded()
+        Request { name, bytes, expected: None }.padded()
     }
 
     /// With an attribute.
@@ -59,8 +61,10 @@ impl Request {
 
 /// One answer: its type and what follows the header.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
+    /// `RTM_…`
     pub kind: u16,
+    /// The fixed structure of that type, and attributes.
     pub body: Vec<u8>,
 }
 
@@ -77,7 +81,7 @@ impl Message {
 }
 
 /// A socket to the routing tables of one network namespace.
-pub(crate) struct Route {
+pub struct Route {
     socket: OwnedFd,
     sequence: u32,
 }
@@ -97,6 +101,15 @@ impl Route {
     /// The kernel's answer.
     pub fn request(&mut self, request: Request) -> Result<()> {
         self.exchange(&request, libc::NLM_F_ACK).map(drop)
+    }
+
+    /// Sends a request; returns whether the kernel has done it, or refused with `expected`.
+    ///
+    /// # Errors
+    /// Any other answer of the kernel.
+    pub fn request_or(&mut self, request: Request, expected: Errno) -> Result<bool> {
+        let request = Request { expected: Some(expected), ..request };
+        Ok(matches!(self.exchange(&request, libc::NLM_F_ACK)?, Answer::Messages(..)))
     }
 
     /// Sends a request and returns its one answer; `None` where the thing asked for does not exist.
@@ -140,6 +153,7 @@ impl Route {
             match reader.read(datagram).map_err(|cause| request.failed(cause))? {
                 None => {}
                 Some(End::Done) => return Ok(Answer::Messages(reader.messages, reader.consistent)),
+                Some(End::Failed(errno, _)) if Some(errno) == request.expected => return Ok(Answer::Absent),
                 Some(End::Failed(Errno::ENODEV, _)) if flags & libc::NLM_F_ACK as u16 == 0 => {
                     return Ok(Answer::Absent);
                 }
@@ -245,7 +259,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The 32-bit number at this place.
-pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 

@@ -1,5 +1,6 @@
 //! One file a command: its entry in the table and the few lines that turn a call into a verb of the library.
 
+pub mod check;
 pub mod checkpoint;
 pub mod clone;
 pub mod create;
@@ -10,6 +11,7 @@ pub mod features;
 pub mod image;
 pub mod kill;
 pub mod list;
+pub mod network;
 pub mod pause;
 pub mod plan;
 pub mod ps;
