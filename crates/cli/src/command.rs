@@ -65,6 +65,11 @@ impl Command {
         Command { enters: true, ..self }
     }
 
+    /// With options around the first argument only.
+    pub const fn options_around_first(self) -> Command {
+        Command { order: Order::AroundFirst, ..self }
+    }
+
     /// With options before the first argument only.
     pub const fn options_first(self) -> Command {
         Command { order: Order::First, ..self }
@@ -97,6 +102,8 @@ pub enum Order {
     Anywhere,
     /// Before the first argument only: what follows belongs to another program.
     First,
+    /// Around the first argument: what follows the second belongs to another program.
+    AroundFirst,
 }
 
 /// What an option takes.

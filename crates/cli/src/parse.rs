@@ -39,7 +39,7 @@ pub fn parse(
             if !ends {
                 found.rest.push(word);
             }
-            if ends || order == Order::First {
+            if ends || order == Order::First || (order == Order::AroundFirst && found.rest.len() > 1) {
                 break;
             }
             continue;
@@ -134,6 +134,12 @@ mod tests {
         let first = split(Order::First, "-d id --bundle b -- -d").unwrap();
         assert_eq!(rest(&first), ["id", "--bundle", "b", "--", "-d"]);
         assert_eq!(first.options.len(), 1);
+        for line in ["-d id --bundle b ls -d", "id -d --bundle=b -- ls -d", "-d --bundle b id ls -d"] {
+            let around = split(Order::AroundFirst, line).unwrap();
+            assert_eq!((rest(&around), around.options.len()), (vec!["id", "ls", "-d"], 2), "{line}");
+        }
+        // As ever, where there is one argument.
+        assert_eq!(rest(&split(Order::AroundFirst, "-d id -9 --bundle=b").unwrap()), ["id", "-9"]);
     }
 
     #[test]

@@ -396,3 +396,67 @@ fn a_kept_clone_has_one_container_at_a_time() {
     assert_eq!(grove.clones().len(), 1);
     grove.place.ok(&["delete", "--force"], &[]);
 }
+
+/// Packs the tree as `docker save` does, with this configuration.
+fn docker_archive(dir: &Path, config: Value) -> PathBuf {
+    let script = r#"
+        set -e; cd "$0"; mkdir -p docker; tar -C tree -cf docker/layer.tar .
+        digest=$(sha256sum docker/layer.tar | cut -d" " -f1)
+        printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+            "$2" "$1" "$digest" > docker/config.json
+        printf '[{"Config":"config.json","RepoTags":["app:1"],"Layers":["layer.tar"]}]' > docker/manifest.json
+        tar -C docker -cf app.tar manifest.json config.json layer.tar
+    "#;
+    let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let made = Command::new("bash").args(["-c", script]).arg(dir).arg(config.to_string()).arg(machine).status();
+    assert!(made.unwrap().success());
+    dir.join("app.tar")
+}
+
+#[test]
+fn an_image_runs_without_a_bundle() {
+    let Some(grove) = Grove::new("clone-image", "true") else { return };
+    let tree = grove.place.dir.join("tree");
+    fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nann:x:1000:100::/home/ann:/bin/sh\n").unwrap();
+    fs::write(tree.join("etc/group"), "users:x:100:\naudio:x:29:ann\n").unwrap();
+    let config = json!({
+        "User": "ann", "Env": ["PATH=/bin", "GREETING=hello"], "WorkingDir": "/var",
+        "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo $GREETING $PWD $HOME; grep -E ^Groups /proc/self/status"],
+    });
+    let archive = docker_archive(&grove.place.dir, config);
+    assert!(grove.place.command(&["image", "import", "-q"]).arg(archive).status().unwrap().success());
+    let id = grove.place.id.as_str();
+    let run = |words: &[&str]| {
+        let output = grove.place.command(&[&["run"], words].concat()).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code().unwrap(), text)
+    };
+    assert_eq!(run(&["--image", "app:1", id]), (0, "hello /var /home/ann\nGroups:\t29 \n".into()));
+    assert_eq!(run(&["--image", "app:1", id, "exit 7"]).0, 7);
+    assert_eq!(run(&["--image", "box", id, "/bin/stat", "-c", "%u:%g", "/var"]), (0, "7:8\n".into()));
+    let (_, said) = run(&["--image", "box", id, "/bin/grep", "-c", ":", "/proc/net/dev"]);
+    assert_eq!(said, "1\n", "more than lo");
+    grove.assert_nothing_left("image");
+    // Kept, and found again.
+    let keep = ["--image", "box", "--keep-clone", id, "/bin/sh", "-c"];
+    assert_eq!(run(&[&keep[..], &["echo mine > /etc/issue"]].concat()).0, 0);
+    assert_eq!(run(&[&keep[..], &["cat /etc/issue"]].concat()), (0, "mine\n".into()));
+    assert!(grove.place.command(&["clone", "rm", id]).status().unwrap().success());
+    // Step by step.
+    grove.place.ok(&["create", "--image", "box"], &["/bin/sleep", "100"]);
+    grove.place.ok(&["start"], &[]);
+    grove.place.ok(&["exec"], &["/bin/cat", "/etc/issue"]);
+    grove.place.ok(&["delete", "--force"], &[]);
+    for (words, says) in [
+        (vec!["--image", "box", "-b", ".", id], "an image and a bundle are given"),
+        (vec!["--image", "none", id], "hint: offshoot image list"),
+        (vec!["--image", "box", "--driver", "floppy", id], "no storage driver"),
+        (vec!["--image", "box", "--size", "1G", "--driver", "overlay", id], "cannot limit"),
+        (vec!["--driver", "overlay", id], "--driver is for a container of an image"),
+        (vec![id, "/bin/true"], "run\\\" requires exactly 1 argument"),
+    ] {
+        let (status, said) = run(&words);
+        assert!(status == 1 && said.contains(says), "{words:?}: {said}");
+        grove.assert_nothing_left(says);
+    }
+}

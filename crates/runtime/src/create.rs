@@ -38,16 +38,12 @@ pub(crate) struct Decision {
 
 /// The plan and the clone, or all that is wrong with either.
 pub(crate) fn both<T>(plan: Result<Plan, Vec<Problem>>, asked: Result<T, Refusal>) -> Result<(Plan, T)> {
-    let refusal = match (plan, asked) {
+    let (mut problems, refusal) = match (plan, asked) {
         (Ok(plan), Ok(asked)) => return Ok((plan, asked)),
-        (Err(problems), Ok(_)) => Refusal { problems, hint: None },
-        (Ok(_), Err(refusal)) => refusal,
-        (Err(mut problems), Err(refusal)) => {
-            problems.extend(refusal.problems);
-            Refusal { problems, ..refusal }
-        }
+        (plan, asked) => (plan.err().unwrap_or_default(), asked.err().unwrap_or_default()),
     };
-    Err(Error::problems(&refusal.problems).with_hint(refusal.hint))
+    problems.extend(refusal.problems());
+    Err(Error::problems(&problems).with_hint(refusal.hint))
 }
 
 impl Runtime {
@@ -56,7 +52,7 @@ impl Runtime {
     /// # Errors
     /// What is wrong with the bundle, all at once, or what failed. Nothing is left on the host then.
     pub fn create(&self, wanted: &Launch) -> Result<New> {
-        let bundle = Bundle::open(&wanted.bundle)?;
+        let bundle = self.bundle(wanted)?;
         self.create_from(wanted, &bundle)
     }
 

@@ -1,6 +1,7 @@
 //! What `create`, `run` and `exec` ask for beside the bundle.
 
 use crate::connect::Connections;
+use crate::image::FromImage;
 use crate::wanted::Wanted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ pub struct Launch {
     pub id: String,
     /// Its bundle; empty for the working directory.
     pub bundle: PathBuf,
+    /// An image, in place of a bundle.
+    pub image: Option<FromImage>,
     /// What the caller gets of its process.
     pub connections: Connections,
     /// Where images and clones are, for a bundle that names an image (see [`crate::rootfs`]); the default store where not

@@ -20,6 +20,7 @@ pub mod features;
 pub mod foreground;
 mod host;
 pub mod id;
+pub mod image;
 mod kill;
 mod launch;
 mod list;

@@ -59,7 +59,7 @@ enum Source {
 /// What is wrong with the annotation, and what helps.
 #[derive(Debug, Default)]
 pub(crate) struct Refusal {
-    pub problems: Vec<Problem>,
+    messages: Vec<String>,
     pub hint: Option<String>,
 }
 
@@ -69,8 +69,19 @@ impl Refusal {
     }
 
     fn say(&mut self, message: impl Into<String>, hint: Option<&str>) {
-        self.problems.push(Problem::new(format!("annotations[\"{ANNOTATION}\"]"), message));
+        self.messages.push(message.into());
         self.hint = self.hint.take().or(hint.map(str::to_owned));
+    }
+
+    /// As problems of a configuration.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        let place = format!("annotations[\"{ANNOTATION}\"]");
+        self.messages.iter().map(move |message| Problem::new(&place, message))
+    }
+
+    /// As an error, for a caller who wrote no configuration.
+    pub fn alone(self) -> Error {
+        Error::new(Kind::Request, self.messages.join("; ")).with_hint(self.hint)
     }
 
     fn of(error: &offshoot_snapshot::Error) -> Refusal {
@@ -99,22 +110,7 @@ pub(crate) fn request(spec: &Spec) -> Result<Option<Request>, Refusal> {
 impl Rootfs {
     /// Finds the image, and the clone where an earlier container of the same name has left one.
     pub fn find(request: &Request, look: Look) -> Result<Rootfs, Refusal> {
-        if !nix::unistd::geteuid().is_root() {
-            let hint =
-                "unshare --user --map-auto --map-root-user --mount gives a shell in one, with a store of the user's";
-            return Err(Refusal::new("a clone is mounted by root, or by root of a user namespace", hint));
-        }
-        let path = look.store.map_or_else(Store::default_path, Path::to_owned);
-        // The state names it, and is read from other working directories.
-        let path = std::path::absolute(&path).unwrap_or(path);
-        let store = Store::find(&path).map_err(|error| Refusal::of(&error))?;
-        let Some(store) = store else {
-            let message = format!("there is no image {:?}, nor a store in {}", request.image, path.display());
-            return Err(Refusal::new(
-                message,
-                "offshoot image import makes an image; --store or $OFFSHOOT_STORE names a store",
-            ));
-        };
+        let store = open_store(look.store, &request.image)?;
         let view = |name| CloneView { store: store.path().to_owned(), name, keep: request.keep };
         if request.keep {
             let kept = kept(&store, request, look.id)?;
@@ -192,6 +188,22 @@ impl Rootfs {
             false => Ok(()),
         }
     }
+}
+
+/// The store to clone from, for those who can.
+pub(crate) fn open_store(path: Option<&Path>, image: &str) -> Result<Store, Refusal> {
+    if !nix::unistd::geteuid().is_root() {
+        let hint = "unshare --user --map-auto --map-root-user --mount gives a shell in one, with a store of the user's";
+        return Err(Refusal::new("a clone is mounted by root, or by root of a user namespace", hint));
+    }
+    let path = path.map_or_else(Store::default_path, Path::to_owned);
+    // The state names it, and is read from other working directories.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let store = Store::find(&path).map_err(|error| Refusal::of(&error))?;
+    store.ok_or_else(|| {
+        let message = format!("there is no image {image:?}, nor a store in {}", path.display());
+        Refusal::new(message, "offshoot image import makes an image; --store or $OFFSHOOT_STORE names a store")
+    })
 }
 
 /// Whether an earlier container of that name has left a clone of the image.

@@ -5,7 +5,7 @@ use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
 use crate::notify::Notify;
 use crate::status::Verb;
-use crate::{Container, Error, Kind, Result, Runtime, bundle::Bundle};
+use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_engine::hooks;
 use offshoot_plan::HookKind;
 use offshoot_sys::event::{self, POLLERR};
@@ -60,7 +60,7 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::create`] and [`Runtime::start`]. Nothing is left on the host then.
     pub fn run(&self, launch: &Launch) -> Result<u8> {
-        let bundle = Bundle::open(&launch.bundle)?;
+        let bundle = self.bundle(launch)?;
         let terminal = bundle.spec.process.as_ref().is_some_and(|process| process.terminal);
         let foreground = match launch.detached {
             true => None,

@@ -1,12 +1,14 @@
 //! Images: looking them up, naming them, removing them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::dir::{Lock, Locked};
 use crate::error::{During, Error, Kind, Result};
 use crate::name::{Digest, Name};
 use crate::record;
 use crate::store::{Store, place};
+use crate::union::Union;
 
 /// No image configuration is longer; runc's callers have some kilobytes.
 const CONFIG: u64 = 8 << 20;
@@ -130,6 +132,13 @@ impl Store {
         let went = remove().during(|| format!("remove image {reference:?}"))?;
         self.sweep()?;
         Ok(went)
+    }
+
+    /// What a regular file of an image holds, such as `etc/passwd`; `None` where the image has none of that name.
+    pub fn read_file(&self, image: &Image, path: &Path) -> Result<Option<Vec<u8>>> {
+        let layers = crate::driver::layers_of(self, image.layers());
+        let read = layers.and_then(|layers| Union::new(layers, 0).read(path, CONFIG));
+        read.during(|| format!("read {path:?} of image {:?}", image.shown()))
     }
 
     /// All names and what they stand for.

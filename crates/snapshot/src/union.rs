@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::FileStat;
+use nix::sys::stat::{FileStat, SFlag};
 
-use crate::dir::{Dir, is_dir};
+use crate::dir::{Dir, file_type, is_dir};
 use crate::error::{Error, Kind, Result};
 use crate::overlayfs;
 
@@ -80,6 +80,25 @@ impl Union {
             }
         }
         Ok(())
+    }
+
+    /// What a regular file of the view holds; `limit` in bytes. `None` where there is none.
+    pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let level: Result<Vec<_>> = self.layers.iter().map(Dir::try_clone).collect();
+        let mut dirs = level?;
+        for name in path.parent().into_iter().flat_map(Path::iter) {
+            dirs = merge(&dirs, name)?;
+        }
+        let name = path.file_name().unwrap_or_default();
+        for dir in dirs {
+            match dir.stat(name) {
+                Ok(stat) if file_type(&stat) == SFlag::S_IFREG => return dir.read(name, limit).map(Some),
+                Ok(_) => return Ok(None),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn is_elsewhere(&self, dir: &Dir, name: &OsStr) -> Result<bool> {
