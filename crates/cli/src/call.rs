@@ -15,6 +15,7 @@ pub struct Call {
     pub command: &'static Command,
     /// Where messages go.
     pub log: Log,
+    program: String,
     global: Arguments,
     options: Vec<(&'static str, Value)>,
     arguments: Vec<String>,
@@ -25,12 +26,19 @@ impl Call {
     ///
     /// # Errors
     /// An argument is not UTF-8; ids, signals and the words of `process.args` all have to be.
-    pub fn new(command: &'static Command, global: Arguments, own: Arguments, log: Log) -> Result<Call, Failure> {
+    pub fn new(
+        command: &'static Command,
+        program: &str,
+        global: Arguments,
+        own: Arguments,
+        log: Log,
+    ) -> Result<Call, Failure> {
         let utf8 = |word: OsString| {
             word.into_string().map_err(|word| Failure::new(format!("argument {word:?} is not valid UTF-8")))
         };
         let arguments = own.rest.into_iter().map(utf8).collect::<Result<_, _>>()?;
-        Ok(Call { command, log, global, options: own.options, arguments })
+        let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Call { command, log, program, global, options: own.options, arguments })
     }
 
     /// Whether the number of arguments is right.
@@ -62,6 +70,7 @@ impl Call {
             Some(other) => return Err(Failure::new(format!("invalid value {other:?} for --rootless"))),
         };
         Ok(Runtime::new(global.raw("root").map(Path::new), self.log.clone())?
+            .program(&self.program)
             .systemd_cgroup(global.on("systemd-cgroup"))
             .rootless(rootless))
     }

@@ -127,7 +127,7 @@ fn dispatch(commands: Commands, path: &str, words: Vec<OsString>, context: Conte
             dispatch(inner, &path, found.rest, context)
         }
         Action::Run(run) if !found.help => {
-            let call = Call::new(command, context.global, found, context.log)?;
+            let call = Call::new(command, context.program, context.global, found, context.log)?;
             if let Err(failure) = call.check_count(context.program) {
                 print(format!("Incorrect Usage.\n\n{}", help::command(&path, command)))?;
                 return Err(failure);

@@ -9,7 +9,7 @@ use crate::stage::{self, Job, Opened};
 use crate::{failpoint, hooks, id_map, inherit};
 use offshoot_cgroup::Cgroup;
 use offshoot_plan::cgroup::Driver;
-use offshoot_plan::{ExecPlan, HookKind, HostStep, Plan, Process, Step, Sync, What};
+use offshoot_plan::{ExecPlan, HookKind, HostStep, Plan, Process, ResourceLimit, Step, Sync, What};
 use offshoot_sys::fork::{self, Child};
 use offshoot_sys::{Errno, libc, path, pidfd, process, socket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -359,28 +359,12 @@ impl Host<'_> {
         if let Some(map) = &bind.idmap {
             maps.prepare(map)?;
         }
-        let (failure, report) = offshoot_sys::event::pipe()?;
-        let helper = fork::fork(0, None, || {
-            let sent = process::setns(init, libc::CLONE_NEWNS)
-                .map_err(Error::from)
-                .and_then(|()| maps.source(bind, libc::MS_SLAVE))
-                .and_then(|tree| end.send_fd(tree.as_fd()));
-            match sent {
-                Ok(()) => 0,
-                Err(error) => {
-                    let _ = path::write_all(&report, error.to_string().as_bytes());
-                    1
-                }
-            }
-        })?;
-        drop(report);
-        let text = path::read_to_end(&failure, 4096)?;
-        fork::wait(&helper.pidfd)?;
+        let sent = apart(|| {
+            process::setns(init, libc::CLONE_NEWNS)?;
+            maps.source(bind, libc::MS_SLAVE).and_then(|tree| end.send_fd(tree.as_fd()))
+        });
         self.maps = maps;
-        match text.is_empty() {
-            true => Ok(()),
-            false => Err(Error::new(String::from_utf8_lossy(&text).into_owned())),
-        }
+        sent
     }
 
     /// Hands the seccomp listener to the agent. spec: config-linux.md#containerprocessstate
@@ -437,6 +421,25 @@ impl Host<'_> {
     }
 }
 
+/// Does `work` in a process of its own, which may change what this one must not.
+fn apart(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (failure, report) = offshoot_sys::event::pipe()?;
+    let helper = fork::fork(0, None, || match work() {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = path::write_all(&report, error.to_string().as_bytes());
+            1
+        }
+    })?;
+    drop(report);
+    let text = path::read_to_end(&failure, 4096)?;
+    match fork::wait(&helper.pidfd)? {
+        exit if exit.success() => Ok(()),
+        exit if text.is_empty() => Err(Error::new(format!("a helper process ended: {exit}"))),
+        _ => Err(Error::new(String::from_utf8_lossy(&text).into_owned())),
+    }
+}
+
 fn send_listener(agent: &Path, message: &[u8], listener: &OwnedFd) -> offshoot_sys::Result<()> {
     let socket = socket::connect_unix(agent)?;
     socket::send(&socket, message, &[listener.as_fd()]).map(drop)
@@ -460,14 +463,33 @@ fn oom_score_adj(pid: i32, process: &Process, unprivileged: bool) -> Result<()> 
 }
 
 fn rlimits(pid: i32, wanted: &Process) -> Result<()> {
-    for limit in &wanted.rlimits {
-        process::prlimit(pid, limit.resource, limit.soft, limit.hard).map_err(|error| {
-            Error::new(format!(
-                "error setting rlimit type {}: {}",
-                limit.resource,
-                offshoot_sys::errno_text(error.errno())
-            ))
-        })?;
+    let set = || {
+        let set = |limit: &ResourceLimit| process::prlimit(pid, limit.resource, limit.soft, limit.hard);
+        wanted.rlimits.iter().try_for_each(|limit| set(limit).map_err(|error| (limit.resource, error.errno())))
+    };
+    let failed = |(resource, errno)| {
+        Error::new(format!("error setting rlimit type {resource}: {}", offshoot_sys::errno_text(errno)))
+    };
+    match set() {
+        // Root without CAP_SYS_RESOURCE may change only limits of its own, and of namespaces that it owns: here it is
+        // the mapped root who does. man 2 getrlimit, prlimit
+        Err((_, Errno::EPERM)) => apart(|| {
+            let (uid, gid) = ids(pid)?;
+            crate::stage_enter::take_ids(uid, gid)?;
+            set().map_err(failed)
+        }),
+        done => done.map_err(failed),
     }
-    Ok(())
+}
+
+/// Real user and group of a process, on the host.
+fn ids(pid: i32) -> Result<(u32, u32)> {
+    let file = path::open(format!("/proc/{pid}/status"), libc::O_RDONLY, 0)?;
+    let text = String::from_utf8_lossy(&path::read_to_end(&file, 1 << 16)?).into_owned();
+    let first = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+    };
+    let found = first("Uid:").and_then(|uid| Some((uid, first("Gid:")?)));
+    found.ok_or_else(|| Error::new(format!("/proc/{pid}/status has no ids")))
 }

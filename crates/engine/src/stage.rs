@@ -149,6 +149,7 @@ impl Stage<'_> {
             Step::JoinCgroups => self.join_cgroups(),
             Step::Sync(point) => self.sync(*point),
             Step::BecomeRoot => self.become_root(),
+            Step::Owner { uid, gid } => self.own(*uid, *gid),
             Step::Join(kinds) => self.join(kinds),
             Step::Unshare(flags) => self.unshare(*flags),
             Step::NewSession => self.new_session(),

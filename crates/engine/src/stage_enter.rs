@@ -35,6 +35,12 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// The kernel charges inotify instances, keys and the like to the owner of a user namespace, within the limits of
+    /// that user; so each container's must be somebody of its own (kernel/ucount.c). The rights of root stay.
+    pub fn own(&mut self, uid: u32, gid: u32) -> Result<()> {
+        take_ids(uid, gid).context(|| format!("become {uid}:{gid}, the owner of the user namespace"))
+    }
+
     /// Three passes: with the caller's rights, then the user namespace, then what only its root may enter.
     pub fn join(&mut self, kinds: &[Kind]) -> Result<()> {
         if let Some(init) = self.opened.init.take() {
@@ -129,6 +135,16 @@ impl Stage<'_> {
     pub(crate) fn replace_stream(&self, fd: impl AsFd, stream: i32) -> Result<()> {
         process::dup3(fd, stream, 0).map_err(Into::into)
     }
+}
+
+/// Changes user and group, and keeps all capabilities.
+pub(crate) fn take_ids(uid: u32, gid: u32) -> offshoot_sys::Result<()> {
+    process::setgroups(&[])?;
+    process::set_securebits(process::securebits()? | libc::SECBIT_NO_SETUID_FIXUP as u32)?;
+    process::setresgid(gid)?;
+    process::setresuid(uid)?;
+    // By sysctl fs.suid_dumpable a change of ids may have opened it.
+    process::set_dumpable(false)
 }
 
 /// CPU or node numbers as a mask of 64-bit words.

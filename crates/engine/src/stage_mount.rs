@@ -360,14 +360,24 @@ pub(crate) fn open_source(bind: &Bind, userns: Option<&OwnedFd>, propagation: u6
     let flags = OPEN_TREE_CLONE | if bind.recursive { AT_RECURSIVE } else { 0 };
     let tree = open_tree(None, &bind.source, flags).context(|| format!("open {}", bind.source.display()))?;
     set_propagation(&tree, propagation | if bind.recursive { libc::MS_REC } else { 0 })?;
-    if let Some(userns) = userns {
-        let recursive = if bind.idmap_recursive { AT_RECURSIVE } else { 0 };
-        let attr =
-            mount::MountAttr { set: mount::MOUNT_ATTR_IDMAP, userns: Some(userns.as_fd()), ..Default::default() };
-        mount::mount_setattr(&tree, "", AT_EMPTY_PATH | recursive, &attr)
-            .context(|| format!("shift the ids of {}", bind.source.display()))?;
+    let Some(userns) = userns else { return Ok(tree) };
+    let attr = mount::MountAttr { set: mount::MOUNT_ATTR_IDMAP, userns: Some(userns.as_fd()), ..Default::default() };
+    let shift = |flags| mount::mount_setattr(&tree, "", AT_EMPTY_PATH | flags, &attr);
+    let shifted = match shift(if bind.idmap_recursive { AT_RECURSIVE } else { 0 }) {
+        // What is mounted below may be of another kind.
+        Err(error) if cannot_shift(&error) && bind.idmap_or_plain && bind.idmap_recursive => shift(0),
+        shifted => shifted,
+    };
+    match shifted {
+        Err(error) if cannot_shift(&error) && bind.idmap_or_plain => {}
+        shifted => shifted.context(|| format!("shift the ids of {}", bind.source.display()))?,
     }
     Ok(tree)
+}
+
+/// Whether a mount's file system knows no id mappings, or the mount has one already. man 2 mount_setattr
+fn cannot_shift(error: &offshoot_sys::Error) -> bool {
+    matches!(error.errno(), Errno::EINVAL | Errno::EPERM)
 }
 
 /// A cgroup directory as a detached tree.

@@ -45,7 +45,7 @@ impl Stage<'_> {
 
     /// pivot_root(2) refuses a new root whose parent mount is shared, and what is mounted below it would reach the host.
     fn make_parent_private(&self) -> Result<()> {
-        for dir in self.plan()?.rootfs.ancestors() {
+        for dir in self.plan()?.root_at.ancestors() {
             let fd = path::open(dir, O_DIR, 0)?;
             if mount::statx(Some(fd.as_fd()), "", libc::AT_EMPTY_PATH)?.is_mount_root() {
                 return set_propagation(&fd, libc::MS_PRIVATE).context(|| format!("make {} private", dir.display()));
@@ -62,7 +62,7 @@ impl Stage<'_> {
             Some(tree) => tree,
             None => open_tree(None, &rootfs, OPEN_TREE_CLONE | AT_RECURSIVE).context(at)?,
         };
-        let target = path::open(&rootfs, O_DIR, 0).context(at)?;
+        let target = path::open(&self.plan()?.root_at, O_DIR, 0).context(at)?;
         mount::move_mount(&tree, &target).context(at)?;
         self.root = Some(tree);
         Ok(())

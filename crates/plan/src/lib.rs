@@ -47,6 +47,8 @@ pub struct Plan {
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem on the host.
     pub rootfs: PathBuf,
+    /// Where it is attached until it is entered: in its own place, or over the host's root.
+    pub root_at: PathBuf,
     /// Labels, as received.
     pub annotations: BTreeMap<String, String>,
     /// New and joined namespaces.
@@ -188,6 +190,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         &rootfs,
         &namespaces,
         host.euid == 0 && !host.in_user_namespace,
+        id_map.as_ref().filter(|_| request.map_volumes),
         &mut sources,
         report_to,
     );
@@ -214,9 +217,10 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
     let mut plan = Plan {
         id: request.id.clone(),
         bundle: request.bundle.clone(),
+        root_at: if request.root_over_host && !request.no_pivot { "/".into() } else { rootfs.clone() },
         rootfs,
         annotations: spec.annotations.clone(),
-        entry: namespaces::entry(&namespaces, !time_offsets.is_empty()),
+        entry: namespaces::entry(&namespaces, !time_offsets.is_empty(), owner(request, id_map.as_ref())),
         time_offsets,
         delegate_to: delegate_to(spec, &namespaces, id_map.as_ref()),
         id_map,
@@ -335,6 +339,12 @@ fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> O
         report.problem("linux.namespaces", "rootless container requires user namespaces");
     }
     ns.makes(Kind::User).then(|| idmap::read(&linux.uid_mappings, &linux.gid_mappings, "linux", report))
+}
+
+/// Who is to own the user namespace, on the host.
+fn owner(request: &Request, map: Option<&IdMap>) -> Option<(u32, u32)> {
+    let map = map.filter(|_| request.owned_by_mapped_root)?;
+    Some((IdMap::outside(&map.uids, 0)?, IdMap::outside(&map.gids, 0)?))
 }
 
 fn check_namespaces(spec: &Spec, linux: &Linux, ns: &Namespaces, report: &mut Report) {

@@ -53,6 +53,8 @@ pub struct Bind {
     pub idmap: Option<Shift>,
     /// Whether the map applies to what is mounted below, too.
     pub idmap_recursive: bool,
+    /// Whether a source whose file system knows no id-mapped mounts is bound as it is.
+    pub idmap_or_plain: bool,
     /// Index in [`crate::Plan::sources`] if the caller opens the source before the container's namespaces exist.
     pub opened: Option<usize>,
 }
@@ -267,10 +269,11 @@ pub fn plan(
     rootfs: &Path,
     ns: &Namespaces,
     privileged: bool,
+    volumes: Option<&IdMap>,
     sources: &mut Vec<Bind>,
     report: &mut Report,
 ) -> Vec<Mount> {
-    let planner = Planner { spec, bundle, rootfs, ns, privileged };
+    let planner = Planner { spec, bundle, rootfs, ns, privileged, volumes };
     if !spec.mounts.is_empty() && !ns.has(Kind::Mount) {
         report.problem("mounts", "mounts need a mount namespace of the container's own");
     }
@@ -285,6 +288,8 @@ struct Planner<'a> {
     ns: &'a Namespaces,
     /// Whether the caller may clone the host's mounts itself.
     privileged: bool,
+    /// The map of bind mounts that bring none.
+    volumes: Option<&'a IdMap>,
 }
 
 impl Planner<'_> {
@@ -357,12 +362,15 @@ impl Planner<'_> {
                 format!("bind mounts cannot have any filesystem-specific options applied: {}", options.data.join(",")),
             );
         }
-        let idmap = self.idmap(path, mount, options, report);
+        let recursive = options.bind.unwrap_or(false);
+        let asked = self.idmap(path, mount, options, report);
+        let ours = self.volumes.filter(|_| self.privileged && !has_maps && options.idmap.is_none());
         let mut bind = Bind {
             source: self.bundle.join(&mount.source),
-            recursive: options.bind.unwrap_or(false),
-            idmap,
-            idmap_recursive: options.idmap.unwrap_or(false),
+            recursive,
+            idmap: asked.or_else(|| ours.map(|map| Shift::Map(map.clone()))),
+            idmap_recursive: options.idmap.unwrap_or(ours.is_some() && recursive),
+            idmap_or_plain: ours.is_some(),
             opened: None,
         };
         // A source below the rootfs must be looked up when earlier mounts are in place, so the container opens

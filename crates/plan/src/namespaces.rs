@@ -150,12 +150,15 @@ pub struct Entry {
     pub init: Vec<Step>,
 }
 
-/// Decides [`Entry`].
-pub fn entry(ns: &Namespaces, time_offsets: bool) -> Entry {
+/// Decides [`Entry`]. `owner`: the host's user and group who are to own a new user namespace, if not the caller.
+pub fn entry(ns: &Namespaces, time_offsets: bool, owner: Option<(u32, u32)>) -> Entry {
     let new_user = ns.makes(Kind::User);
     let joins_user = ns.joins(Kind::User);
     let offsets = time_offsets && ns.makes(Kind::Time);
-    let launch = ns.joins(Kind::Pid)
+    let owner = owner.filter(|_| new_user);
+    // The launcher takes the owner's ids, which the caller must not: it has more to do than this.
+    let launch = owner.is_some()
+        || ns.joins(Kind::Pid)
         || ns.joins(Kind::Time)
         || offsets
         || new_user && !ns.joined.is_empty()
@@ -176,6 +179,7 @@ pub fn entry(ns: &Namespaces, time_offsets: bool) -> Entry {
         return Entry { launcher: None, clone_flags, init: first };
     }
     joins(ns, &mut first);
+    first.extend(owner.map(|(uid, gid)| Step::Owner { uid, gid }));
     let mut init = Vec::new();
     let mut clone_flags = ns.flags(&[]);
     if offsets {
@@ -213,7 +217,7 @@ mod tests {
     use super::*;
 
     fn each(mut check: impl FnMut(&Namespaces, bool, &Entry)) {
-        // Every kind absent, new or joined: 3^8 combinations, with and without time offsets.
+        // Every kind absent, new or joined: 3^8 combinations, with and without time offsets, and an owner.
         for code in 0..3u32.pow(8) {
             let mut ns = Namespaces::default();
             for (i, kind) in Kind::ALL.into_iter().enumerate() {
@@ -224,7 +228,9 @@ mod tests {
                 }
             }
             for offsets in [false, true] {
-                check(&ns, offsets, &entry(&ns, offsets));
+                for owner in [None, Some((9, 9))] {
+                    check(&ns, offsets, &entry(&ns, offsets, owner));
+                }
             }
         }
     }
@@ -295,6 +301,21 @@ mod tests {
             new: vec![Kind::Ipc, Kind::Uts, Kind::Network, Kind::Pid, Kind::Mount, Kind::Cgroup],
             joined: vec![],
         };
-        assert_eq!(entry(&ns, false).launcher, None);
+        assert_eq!(entry(&ns, false, None).launcher, None);
+        assert_eq!(entry(&ns, false, Some((9, 9))).launcher, None, "there is no user namespace to own");
+    }
+
+    #[test]
+    fn the_owner_makes_the_user_namespace_after_all_that_takes_the_host_s_rights() {
+        each(|ns, _, entry| {
+            let Some(launcher) = &entry.launcher else { return };
+            let Some(at) = launcher.iter().position(|step| matches!(step, Step::Owner { .. })) else { return };
+            assert!(ns.makes(Kind::User), "{ns:?}");
+            assert!(launcher[..at].iter().all(|step| !matches!(step, Step::Unshare(_))), "{ns:?}");
+            assert!(launcher[at..].iter().all(|step| !matches!(step, Step::Join(_))), "{ns:?}");
+        });
+        let ns = Namespaces { new: vec![Kind::User], joined: vec![] };
+        let owned = entry(&ns, false, Some((9, 8)));
+        assert!(owned.launcher.unwrap().contains(&Step::Owner { uid: 9, gid: 8 }));
     }
 }

@@ -33,6 +33,14 @@ pub struct Request {
     pub joins_own_network: bool,
     /// Where the root filesystem goes that arrives as a detached mount; `root.path` need not be given then.
     pub root_mount: Option<PathBuf>,
+    /// Whether that mount is attached over the host's root until it is entered, and not in its place, which root of a
+    /// user namespace may not be able to reach.
+    pub root_over_host: bool,
+    /// Whether a new user namespace belongs to the root that it maps, whom the kernel then charges for its inotify
+    /// watches, keys and other objects with a limit a user, in place of the caller.
+    pub owned_by_mapped_root: bool,
+    /// Whether bind mounts without a mapping of their own get the container's, where their file systems can.
+    pub map_volumes: bool,
 }
 
 /// The arguments of `exec` that decide something about the process.

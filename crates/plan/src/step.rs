@@ -89,6 +89,13 @@ pub enum Step {
     Sync(Sync),
     /// Become root of the user namespace.
     BecomeRoot,
+    /// Take the ids of a user namespace's owner, keeping all rights, so that it is the one who makes it.
+    Owner {
+        /// On the host.
+        uid: u32,
+        /// On the host.
+        gid: u32,
+    },
     /// Enter existing namespaces.
     Join(Vec<Kind>),
     /// Make namespaces.
@@ -231,6 +238,7 @@ impl fmt::Display for Step {
             Step::JoinCgroups => f.write_str("enter v1 cgroups"),
             Step::Sync(point) => write!(f, "wait for the host ({point})"),
             Step::BecomeRoot => f.write_str("become root of the user namespace"),
+            Step::Owner { uid, gid } => write!(f, "become {uid}:{gid}, the owner of the user namespace to be made"),
             Step::Join(kinds) => {
                 write!(f, "join namespaces: {}", kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" "))
             }

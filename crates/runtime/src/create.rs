@@ -5,8 +5,10 @@ use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
 use crate::descriptors::Descriptors;
 use crate::launch::Launch;
+use crate::ranges::Claim;
 use crate::rootfs::{self, Look, Refusal, Rootfs};
 use crate::state::{ConfigView, VERSION};
+use crate::system::{self, System, Take};
 use crate::{Container, Error, Kind, Result, Runtime, State, notify, process};
 use offshoot_cgroup::CgroupState;
 use offshoot_engine::{Created, Io, Progress};
@@ -61,13 +63,20 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::create`].
     pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
-        let Decision { plan, mut rootfs } = self.decide(wanted, bundle)?;
+        self.check_free(&wanted.id)?;
+        let (system, ids) = self.system(bundle, Take::For(&self.dir(&wanted.id)?))?;
+        let system = system.as_ref();
+        let bundle = system.map_or(bundle, |system| &system.bundle);
+        let Decision { plan, mut rootfs } = self.decide(wanted, bundle, system)?;
         let socket = wanted.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, bundle, self, rootfs.as_ref()))?;
-        let made = self
-            .mount_clone(rootfs.as_mut(), &plan)
-            .and_then(|root| self.make(&mut container, bundle, &plan, root, theirs, wanted));
+        let mut container = self.reserve(record(&plan, bundle, self, rootfs.as_ref(), system))?;
+        ids.into_iter().for_each(Claim::keep);
+        let root = match &mut rootfs {
+            None => system.and_then(|system| system.map_root(&plan)).transpose(),
+            clone => self.mount_clone(clone.as_mut(), &plan),
+        };
+        let made = root.and_then(|root| self.make(&mut container, bundle, &plan, root, theirs, wanted));
         match made.and_then(|created| Ok((ours.map(receive_master).transpose()?, created))) {
             Ok((master, created)) => Ok(New { container, pidfd: created.pidfd, master }),
             Err(error) => {
@@ -92,13 +101,18 @@ impl Runtime {
         }
     }
 
-    /// What `create`, `run` and `restore` are to do.
-    pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle) -> Result<Decision> {
-        let dir = self.dir(&wanted.id)?;
-        if dir.exists() {
-            // Before anything else is looked at: the answer that callers expect. `reserve` decides for good.
-            return Err(Error::new(Kind::Exists, "container with given ID already exists"));
+    /// Before anything else is looked at: the answer that callers expect. `reserve` decides for good.
+    fn check_free(&self, id: &str) -> Result<()> {
+        match self.dir(id)?.exists() {
+            true => Err(Error::new(Kind::Exists, "container with given ID already exists")),
+            false => Ok(()),
         }
+    }
+
+    /// What `create`, `run` and `restore` are to do.
+    pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle, system: Option<&System>) -> Result<Decision> {
+        self.check_free(&wanted.id)?;
+        let dir = self.dir(&wanted.id)?;
         let look = Look { id: &wanted.id, store: wanted.store.as_deref(), closely: true };
         let asked = rootfs::request(&bundle.spec)
             .and_then(|request| request.map(|request| Rootfs::find(&request, look)).transpose());
@@ -119,7 +133,9 @@ impl Runtime {
             console_socket: wanted.connections.console_socket.is_some(),
             joins_own_network: joins_own_network(&bundle.spec),
             root_mount: self.root_mount(&asked, bundle),
+            ..Request::default()
         };
+        let request = system.map_or(request.clone(), |system| system.request(request));
         let (plan, rootfs) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
         for warning in &plan.warnings {
             self.log.warn(warning);
@@ -150,6 +166,10 @@ impl Runtime {
         path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
         // For reading and writing: the process that inherits it neither waits to open it nor meets its end.
         let fifo = path::open(&fifo, libc::O_RDWR, 0).map_err(|e| Error::io("open the start fifo", &e.into()))?;
+        if let (true, Some(root)) = (container.state.is_system, &root) {
+            // Of a clone it is known only now.
+            container.state.init = container.state.init.or_else(|| system::init_in(root.as_fd(), &bundle.spec));
+        }
         let io = Io { fifo: Some(fifo), console, root, log: &self.log };
         let created = offshoot_engine::create(plan, io, &mut |progress| {
             note(container, progress);
@@ -197,7 +217,13 @@ pub(crate) fn started(error: &offshoot_engine::Error) -> Error {
 }
 
 /// The first record: all that a later `delete` needs, wherever this process is killed.
-pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime, rootfs: Option<&Rootfs>) -> State {
+pub(crate) fn record(
+    plan: &Plan,
+    bundle: &Bundle,
+    runtime: &Runtime,
+    rootfs: Option<&Rootfs>,
+    system: Option<&System>,
+) -> State {
     let resources = bundle.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
     let labels = plan.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let streams = (0..3).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
@@ -226,6 +252,9 @@ pub(crate) fn record(plan: &Plan, bundle: &Bundle, runtime: &Runtime, rootfs: Op
         poststop: plan.hooks.poststop.clone(),
         has_process: !plan.process.args.is_empty(),
         clone: rootfs.map(|rootfs| rootfs.view.clone()),
+        is_system: system.is_some(),
+        init: system.and_then(|system| system.init),
+        first_id: system.and_then(|system| system.first_id),
         ..State::default()
     }
 }

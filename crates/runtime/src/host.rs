@@ -66,7 +66,7 @@ fn facts(cgroup: CgroupHost) -> Host {
         seccomp: seccomp(),
         apparmor: fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        last_cap: number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP),
+        last_cap: last_cap(),
         bounding: bounding(),
         resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
     }
@@ -81,12 +81,17 @@ pub(crate) fn seccomp() -> Kernel {
     Kernel { native: NATIVE, flags }
 }
 
+/// The kernel's highest capability number.
+pub(crate) fn last_cap() -> u8 {
+    number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP)
+}
+
 fn number(path: &str) -> Option<u8> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The caller's bounding set: what it can give away. Without `/proc` the kernel decides.
-fn bounding() -> u64 {
+pub(crate) fn bounding() -> u64 {
     fs::read_to_string("/proc/self/status").ok().and_then(|status| bounding_of(&status)).unwrap_or(u64::MAX)
 }
 

@@ -1,25 +1,53 @@
 //! `kill`
 
+use crate::launch::Further;
 use crate::status::Verb;
-use crate::{Container, Error, Kind, Result, Runtime, process};
-use offshoot_sys::libc::SIGKILL;
+use crate::{Container, Error, Kind, Result, Runtime, Wanted, process};
+use offshoot_sys::libc::{SIGKILL, SIGTERM};
 use offshoot_sys::{Errno, pidfd};
+use offshoot_system::Stop;
 use std::os::fd::OwnedFd;
 
 impl Runtime {
     /// Sends a signal to a container's first process. SIGKILL to a container that shares its pid namespace goes to
     /// all its processes: there is no init whose death takes the others along.
     ///
+    /// SIGTERM, with which every engine stops a container, shuts a whole system down in order, by what its init
+    /// understands.
+    ///
     /// The container is not locked: a signal must get through while another verb hangs.
     ///
     /// # Errors
     /// The container does not exist or is not running.
     pub fn kill(&self, id: &str, signal: i32) -> Result<()> {
-        self.load(id)?.kill(signal)
+        let container = self.load(id)?;
+        match container.stop(signal) {
+            None => container.kill(signal),
+            Some(Stop::Signal(other)) => container.kill(other),
+            Some(Stop::Command(command)) => {
+                container.allow(Verb::Kill)?;
+                let args = command.iter().map(ToString::to_string).collect();
+                let user = Some("0:0".into());
+                let wanted = Wanted { args, user, cwd: Some("/".into()), ..Wanted::default() };
+                self.exec(&Further { id: id.into(), wanted, detached: true, ..Further::default() }).map(drop)
+            }
+        }
     }
 }
 
 impl Container {
+    /// What `signal` stands for, if it tells a whole system to stop. One that waits for `start` has no init yet.
+    fn stop(&self, signal: i32) -> Option<Stop> {
+        let init = self.state.init.filter(|_| signal == SIGTERM)?;
+        (!self.fifo().exists()).then(|| init.stop())
+    }
+
+    /// Whether [`Runtime::kill`] with this signal runs a command in the container, before which the caller has to
+    /// protect its own program.
+    pub fn kill_enters(&self, signal: i32) -> bool {
+        matches!(self.stop(signal), Some(Stop::Command(_)))
+    }
+
     pub(crate) fn kill(&self, signal: i32) -> Result<()> {
         if signal == SIGKILL && !self.state.own_pid_namespace {
             return self.kill_all();

@@ -3,6 +3,7 @@
 use crate::bundle::Bundle;
 use crate::create::both;
 use crate::rootfs::{self, Look, Rootfs};
+use crate::system::Take;
 use crate::{Result, Runtime};
 use offshoot_plan::{Plan, Request, Step};
 use offshoot_snapshot as snapshot;
@@ -17,6 +18,8 @@ impl Runtime {
     pub fn plan(&self, id: &str, bundle: &Path, store: Option<&Path>) -> Result<Script> {
         crate::id::check(id)?;
         let bundle = Bundle::open(bundle)?;
+        let (system, _) = self.system(&bundle, Take::Nothing)?;
+        let bundle = system.as_ref().map_or(&bundle, |system| &system.bundle);
         // Who is not root cannot look into the store; the bundle can still be planned for.
         let may_look = nix::unistd::geteuid().is_root();
         let steps = |request: Option<snapshot::Request>| match request {
@@ -32,9 +35,10 @@ impl Runtime {
             bundle: bundle.path.clone(),
             systemd_cgroup: self.systemd_cgroup,
             rootless: self.is_rootless(),
-            root_mount: self.root_mount(&asked, &bundle),
+            root_mount: self.root_mount(&asked, bundle),
             ..Request::default()
         };
+        let request = system.as_ref().map_or(request.clone(), |system| system.request(request));
         let (plan, clone) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
         Ok(Script { plan, clone: clone.unwrap_or_default() })
     }

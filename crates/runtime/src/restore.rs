@@ -41,7 +41,7 @@ impl Runtime {
             self.log.warn("restore is untested with rootless containers");
         }
         let bundle = Bundle::open(&launch.bundle)?;
-        let Decision { plan, mut rootfs } = self.decide(launch, &bundle)?;
+        let Decision { plan, mut rootfs } = self.decide(launch, &bundle, None)?;
         let terminal = plan.process.terminal;
         let foreground = match launch.detached {
             true => None,
@@ -49,7 +49,7 @@ impl Runtime {
         };
         let socket = launch.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(terminal, launch.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, &bundle, self, rootfs.as_ref()))?;
+        let mut container = self.reserve(record(&plan, &bundle, self, rootfs.as_ref(), None))?;
         let root = self.mount_clone(rootfs.as_mut(), &plan);
         let revived = root.and_then(|root| self.revive(&mut container, &bundle, &plan, root, theirs, source));
         let made = revived.and_then(|created| {

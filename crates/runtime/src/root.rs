@@ -16,6 +16,8 @@ pub struct Runtime {
     pub systemd_cgroup: bool,
     /// Whether missing permission for cgroups is passed over; `None` finds out.
     pub rootless: Option<bool>,
+    /// The name by which the program was called; by that of `offshoot_system::PROGRAM` all are system containers.
+    pub program: String,
     /// Where messages go.
     pub log: Log,
 }
@@ -35,12 +37,17 @@ impl Runtime {
                 None => PathBuf::from("/run/offshoot"),
             },
         };
-        Ok(Runtime { root, root_given, systemd_cgroup: false, rootless: None, log })
+        Ok(Runtime { root, root_given, systemd_cgroup: false, rootless: None, program: String::new(), log })
     }
 
     /// Lets systemd make the cgroups.
     pub fn systemd_cgroup(self, on: bool) -> Runtime {
         Runtime { systemd_cgroup: on, ..self }
+    }
+
+    /// The name by which the program was called.
+    pub fn program(self, program: impl Into<String>) -> Runtime {
+        Runtime { program: program.into(), ..self }
     }
 
     /// Whether missing permission for cgroups is passed over; `None` finds out.

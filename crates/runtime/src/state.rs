@@ -7,6 +7,7 @@ use crate::rootfs::CloneView;
 use crate::{Error, Kind, Result};
 use offshoot_cgroup::CgroupState;
 use offshoot_spec::{Hook, Resources};
+use offshoot_system::Init;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -73,6 +74,12 @@ pub struct State {
     /// The clone that is its root filesystem; written down before the clone is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clone: Option<CloneView>,
+    /// The first id of a system container's own range.
+    pub first_id: Option<u32>,
+    /// The init of a system container.
+    pub init: Option<Init>,
+    /// Whether it is a system container.
+    pub is_system: bool,
 }
 
 /// What others read of runc's `config`.

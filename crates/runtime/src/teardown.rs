@@ -1,6 +1,7 @@
 //! The one way in which what is left of a container goes: after a failed `create`, in `delete`, and after a runtime
 //! that was killed at any moment. It can be done again, and goes on past what fails.
 
+use crate::ranges::Pool;
 use crate::{Container, Error};
 use offshoot_sys::libc::SIGKILL;
 use offshoot_sys::{event, event::POLLIN, pidfd};
@@ -31,6 +32,10 @@ impl Container {
             && error.kind() != io::ErrorKind::NotFound
         {
             errors.push(Error::io(format_args!("remove {}", self.dir.display()), &error));
+        }
+        // Last: as long as anything of the container may be left, its ids are nobody else's.
+        if let Some(first) = self.state.first_id.filter(|_| errors.is_empty()) {
+            Pool::of_host().give_back(first);
         }
         errors
     }

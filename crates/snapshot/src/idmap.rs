@@ -1,6 +1,6 @@
 //! Id mappings of mounts: one stored tree serves every range of ids, and no file is ever chowned.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use offshoot_sys::mount::{AT_EMPTY_PATH, MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 use offshoot_sys::process::{capget, capset, setfsgid, setfsuid};
@@ -58,6 +58,11 @@ impl IdMap {
                 "the user namespace maps no id 0, to which most files of an image belong, or the store is not root's",
             )),
         }
+    }
+
+    /// The user namespace that holds the map.
+    pub(crate) fn userns(&self) -> BorrowedFd<'_> {
+        self.userns.as_fd()
     }
 
     /// Maps the ids of a detached mount that nobody uses yet.

@@ -46,6 +46,15 @@ pub fn getpid() -> i32 {
     nix::unistd::getpid().as_raw()
 }
 
+/// Whether there is a process with this real user id, as far as the caller's pid namespace shows. Not for user 0, which
+/// stands for the caller.
+pub fn user_has_processes(uid: u32) -> bool {
+    // SAFETY: takes integers only. The raw call returns 20 less the nice value, which is never negative.
+    let ret = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_USER, uid) };
+    // Any error but "none found" leaves it open: then there may be some.
+    !matches!(Errno::result(ret), Err(Errno::ESRCH))
+}
+
 /// Whether other processes of the user may look into this one, and core dumps may be made.
 pub fn set_dumpable(on: bool) -> Result<()> {
     call!(prctl::set_dumpable(on), "prctl(PR_SET_DUMPABLE, {})", i32::from(on))
