@@ -49,7 +49,7 @@ pub(crate) fn open(plan: &Plan, maps: &mut IdMaps) -> Result<Opened> {
         maps.joined = Some(user.try_clone().context(|| "keep the user namespace".into())?);
     }
     let propagation = match plan.propagation & !libc::MS_REC {
-        0 => libc::MS_SLAVE,
+        0 | libc::MS_UNBINDABLE => libc::MS_SLAVE,
         flags => flags,
     };
     for bind in &plan.sources {

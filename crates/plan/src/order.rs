@@ -104,8 +104,12 @@ fn hooks(steps: &mut Vec<Step>, plan: &Plan, kind: HookKind) {
 }
 
 fn rootfs(steps: &mut Vec<Step>, plan: &Plan) {
-    let slave = propagation::SLAVE | propagation::REC;
-    steps.push(Step::HostPropagation(if plan.propagation != 0 { plan.propagation } else { slave }));
+    let early = match plan.propagation & !propagation::REC {
+        // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
+        0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
+        _ => plan.propagation,
+    };
+    steps.push(Step::HostPropagation(early));
     steps.push(Step::BindRoot);
     steps.extend(plan.mounts.iter().cloned().map(Step::Mount));
     // A /dev that comes from outside is complete, and not ours to write to.

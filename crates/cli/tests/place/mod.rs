@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
 
+/// A change of the configuration, and what a script must print under it: name, change, script, expected.
+pub struct Row(pub &'static str, pub fn(&mut Value), pub &'static str, pub &'static str);
+
 /// A bundle and a root directory for one test.
 pub struct Place {
     pub dir: PathBuf,
@@ -89,6 +92,35 @@ impl Place {
 
     pub fn start_in_background(&self, words: &[&str]) -> Child {
         self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// What a shell prints in a container with the changed configuration, which is as before afterwards; its errors if
+    /// it fails.
+    pub fn prints(&self, change: impl FnOnce(&mut Value), script: &str) -> String {
+        let path = self.dir.join("config.json");
+        let before = fs::read(&path).unwrap();
+        self.edit(|config| {
+            config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+            change(config);
+        });
+        let output = self.output(&["run"], &[]);
+        fs::write(path, before).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let status = if output.status.success() { String::new() } else { format!("status {}: ", output.status) };
+        format!("{status}{}{errors}", String::from_utf8_lossy(&output.stdout)).trim_end().to_owned()
+    }
+
+    /// Runs all rows and tells of all that print something else.
+    pub fn check(&self, rows: &[Row]) {
+        let mut wrong = Vec::new();
+        for Row(name, change, script, expected) in rows {
+            let printed = self.prints(change, script);
+            if printed != *expected {
+                wrong.push(format!("{name}: printed {printed:?}, not {expected:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        self.assert_nothing_left();
     }
 
     /// Cgroups of the container that are still there, in any hierarchy and at any depth that a caller may be at.
