@@ -156,7 +156,8 @@ fn a_user_is_a_number() {
 #[test]
 fn descriptors_of_the_caller_stay_outside() {
     let Some(place) = Place::new("fds", &["/bin/ls", "/proc/self/fd"]) else { return };
-    let program = env!("CARGO_BIN_EXE_offshoot");
+    let program = place::program();
+    let program = program.display();
     let script = format!("exec 100</etc/passwd; exec {program} --root root run {}", place.id);
     let output = std::process::Command::new("bash").args(["-c", &script]).current_dir(&place.dir).output().unwrap();
     assert_eq!(text(&output), "0\n1\n2\n3\n", "3 is the directory that ls reads");

@@ -330,8 +330,8 @@ fn a_failure_at_any_step_leaves_no_clone() {
         for side in ["clone", "host", "stage"] {
             for index in 0.. {
                 let point = format!("{side}:{index}");
-                let output =
-                    grove.place.command(&["run", &grove.place.id]).env("OFFSHOOT_FAIL", &point).output().unwrap();
+                let Some(mut command) = grove.place.failing(&point, &["run", &grove.place.id]) else { return };
+                let output = command.output().unwrap();
                 let text = String::from_utf8_lossy(&output.stderr);
                 if !text.contains("failed on purpose") {
                     assert!(output.status.success(), "{point}: {text}");
@@ -381,7 +381,7 @@ fn a_kept_clone_has_one_container_at_a_time() {
     // The last --root counts.
     let second = command.output().unwrap();
     assert!(String::from_utf8_lossy(&second.stderr).contains("already exists"), "{second:?}");
-    let program = env!("CARGO_BIN_EXE_offshoot");
+    let program = place::program();
     let second = Command::new(program)
         .arg("--root")
         .arg(&other)

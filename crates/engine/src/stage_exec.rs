@@ -53,13 +53,14 @@ impl Stage<'_> {
     }
 
     /// Tells the host that all is done, and waits until `start` writes a byte. This process holds both ends, so
-    /// that it neither misses the writer nor sees an end of file before it.
+    /// that it neither misses the writer nor sees an end of file before it; and up to its exec, by which `start`
+    /// knows that poststart hooks may run.
     pub fn wait_start(&mut self) -> Result<()> {
         self.host.tell(&Report::Done)?;
-        let Some(fifo) = self.opened.fifo.take() else { return Ok(()) };
+        let Some(fifo) = &self.opened.fifo else { return Ok(()) };
         self.host.close();
         let mut byte = [0];
-        path::read(&fifo, &mut byte).map(drop).map_err(Into::into)
+        path::read(fifo, &mut byte).map(drop).map_err(Into::into)
     }
 
     /// Becomes the program. Nobody listens on the socket any more, so an error goes to standard error.

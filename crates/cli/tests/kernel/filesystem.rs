@@ -1,6 +1,6 @@
 //! `root`, `mounts`, masked and read-only paths, devices, the console. spec: config.md#mounts, config-linux.md
 
-use crate::place::{Place, Row};
+use crate::place::{self, Broken, Place, Row};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
@@ -82,7 +82,7 @@ fn options_of_binds() {
         });
         let script = format!(
             "mount --make-rprivate / && mount -t tmpfs -o nosuid tmpfs tree/below && {} --root root run {}",
-            env!("CARGO_BIN_EXE_offshoot"),
+            place::program().display(),
             place.id
         );
         let output =
@@ -183,7 +183,7 @@ fn mounts_that_cannot_be() {
     let Some(place) = Place::new("cannot", &[]) else { return };
     fs::write(place.dir.join("rootfs/file"), "").unwrap();
     fs::create_dir(place.dir.join("rootfs/dir")).unwrap();
-    let rows: [(&str, fn(&mut Value), &str); 6] = [
+    let rows: [Broken; 6] = [
         ("no source", |c| mount(c, "/m", "none", "/nowhere/at/all", &["bind"]), "/nowhere/at/all"),
         ("a directory over a file", |c| mount(c, "/file", "none", "/etc", &["bind"]), "not a directory"),
         ("a file over a directory", |c| mount(c, "/dir", "none", "/etc/passwd", &["bind"]), "not a directory"),
@@ -315,7 +315,7 @@ fn a_terminal_in_the_foreground() {
             cut -d' ' -f7 /proc/self/stat | grep -c '^0$'";
         c["process"]["args"] = json!(["/bin/sh", "-c", script]);
     });
-    let run = format!("stty rows 33 cols 101; {} --root root run {}", env!("CARGO_BIN_EXE_offshoot"), place.id);
+    let run = format!("stty rows 33 cols 101; {} --root root run {}", place::program().display(), place.id);
     let output = Command::new("script").args(["-qec", &run, "/dev/null"]).current_dir(&place.dir).output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     // What script(1) shows of its own end of input.

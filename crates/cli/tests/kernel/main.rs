@@ -5,6 +5,11 @@
 #[path = "../place/mod.rs"]
 mod place;
 
+mod cgroups;
+mod descriptors;
 mod filesystem;
+mod hooks;
+mod input;
 mod namespaces;
 mod process;
+mod seccomp;

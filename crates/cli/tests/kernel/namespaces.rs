@@ -1,6 +1,6 @@
 //! Namespaces, new, joined and absent; user namespaces; kernel parameters. spec: config-linux.md#namespaces
 
-use crate::place::{Place, Row};
+use crate::place::{self, Place, Row};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -157,7 +157,7 @@ fn an_unprivileged_user_runs_containers() {
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
     fs::remove_file(place.dir.join("config.json")).unwrap();
     let program = place.dir.join("offshoot");
-    fs::copy(env!("CARGO_BIN_EXE_offshoot"), &program).unwrap();
+    fs::copy(place::program(), &program).unwrap();
     let command = |words: &[&str]| {
         let mut command = Command::new("setpriv");
         command

@@ -1,6 +1,6 @@
 //! `process`: identity, rights, limits and scheduling. spec: config.md#process
 
-use crate::place::{Place, Row};
+use crate::place::{self, Place, Row};
 use serde_json::json;
 use std::fs;
 
@@ -228,7 +228,7 @@ fn exec_runs_on_its_processors() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     // The mask of the one who calls reaches neither.
     place.ok(&["delete", "--force"], &[]);
-    let script = format!("exec taskset -c {last} {} --root root run {}", env!("CARGO_BIN_EXE_offshoot"), place.id);
+    let script = format!("exec taskset -c {last} {} --root root run {}", place::program().display(), place.id);
     place.edit(|c| c["process"]["args"] = json!(["/bin/grep", "Cpus_allowed_list", "/proc/self/status"]));
     let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(&place.dir).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("Cpus_allowed_list:\t{all}\n"));

@@ -9,10 +9,18 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
+const BUILT: &str = env!("CARGO_BIN_EXE_offshoot");
+
+/// The command under test: the one named by `OFFSHOOT`, or that of this build.
+pub fn program() -> PathBuf {
+    std::env::var_os("OFFSHOOT").unwrap_or_else(|| BUILT.into()).into()
+}
 
 /// A change of the configuration, and what a script must print under it: name, change, script, expected.
 pub struct Row(pub &'static str, pub fn(&mut Value), pub &'static str, pub &'static str);
+
+/// A configuration that cannot be: name, change, words of the message.
+pub type Broken = (&'static str, fn(&mut Value), &'static str);
 
 /// A bundle and a root directory for one test.
 pub struct Place {
@@ -53,10 +61,25 @@ impl Place {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_of(&program(), words)
+    }
+
+    fn command_of(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.arg("--root").arg(self.dir.join("root")).args(words).current_dir(&self.dir).stdin(Stdio::null());
         command.envs(self.store.iter().map(|store| ("OFFSHOOT_STORE", store)));
         command
+    }
+
+    /// The same, failing at a step; `None`, with a word why, where only a release build is at hand.
+    pub fn failing(&self, point: &str, words: &[&str]) -> Option<Command> {
+        if !Path::new(BUILT).exists() {
+            println!("skipped: only a debug build fails on purpose");
+            return None;
+        }
+        let mut command = self.command_of(Path::new(BUILT), words);
+        command.env("OFFSHOOT_FAIL", point);
+        Some(command)
     }
 
     /// A verb on the container, with what comes after its id. No pipe reaches the container: it would keep it open.

@@ -31,6 +31,9 @@ pub(super) fn hierarchies(
 ) -> (Vec<Hierarchy>, Option<SystemdUnit>) {
     let unmounted = host.hierarchies.is_empty() && host.unified.is_none();
     let path_given = !request.linux.cgroups_path.is_empty();
+    if request.linux.cgroups_path.contains('\0') {
+        out.problem("linux.cgroupsPath", "contains a NUL byte");
+    }
     if unmounted && request.rootless && !path_given {
         return (Vec::new(), None);
     }
