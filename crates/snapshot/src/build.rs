@@ -44,7 +44,7 @@ impl Store {
                 Err(_) => self.debootstrap(options, progress),
             }
         };
-        build().during(|| format!("build {}", options.suite))
+        build().map_err(advise).during(|| format!("build {}", options.suite))
     }
 
     fn mmdebstrap(&self, options: &BuildOptions, progress: Listener) -> Result<Image> {
@@ -53,7 +53,11 @@ impl Store {
         command.args(["--format=tar", &format!("--variant={}", options.variant)]);
         add_packages(&mut command, options);
         command.args([&options.suite, "-"]);
-        command.args(mirror(options).map(|source| source.line(&options.suite)));
+        match &options.mirror {
+            // Without the suite, so that the tool finds the key.
+            Some(uri) => drop(command.arg(uri)),
+            None => drop(command.args(mirror(options).map(|source| source.line(&options.suite)))),
+        }
         let child = start(&mut command, MMDEBSTRAP, &staging, options, Stdio::piped())?;
         let failure = Rc::new(RefCell::new(None));
         let stream = ChildOutput { child, tool: MMDEBSTRAP, staging: &staging, failure: Rc::clone(&failure) };
@@ -74,7 +78,7 @@ impl Store {
         command.arg(format!("--variant={}", options.variant));
         add_packages(&mut command, options);
         command.arg(&options.suite).arg(&root);
-        command.args(mirror(options).map(|source| source.uri));
+        command.args(options.mirror.clone().or_else(|| mirror(options).map(|source| source.uri)));
         let mut child = start(&mut command, DEBOOTSTRAP, &staging, options, Stdio::null())?;
         let status = child.wait().call(|| "waitid(debootstrap)")?;
         if !status.success() {
@@ -94,6 +98,10 @@ fn check_words(options: &BuildOptions) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn mirror(options: &BuildOptions) -> Option<AptSource> {
+    host_mirror(&options.suite, &host_sources(Path::new("/etc/apt")), &families())
 }
 
 fn add_packages(command: &mut Command, options: &BuildOptions) {
@@ -158,21 +166,48 @@ impl AptSource {
     }
 }
 
-/// Where packages come from: as asked for, or as the host has it for that suite, or for its own.
-fn mirror(options: &BuildOptions) -> Option<AptSource> {
-    if let Some(uri) = &options.mirror {
-        return Some(AptSource {
-            options: String::new(),
-            uri: uri.clone(),
-            suites: Vec::new(),
-            components: "main".into(),
-        });
+/// Where packages come from: as the host has it for that suite, or for another of the same distribution. `None` leaves it to the
+/// tool, which knows the mirrors and keys of Debian and Ubuntu.
+fn host_mirror(suite: &str, sources: &[AptSource], families: &[(&'static str, String)]) -> Option<AptSource> {
+    if let Some(exact) = sources.iter().find(|source| source.suites.iter().any(|other| other == suite)) {
+        return Some(exact.clone());
     }
-    let sources = host_sources(Path::new("/etc/apt"));
-    let exact = sources.iter().find(|source| source.suites.contains(&options.suite));
-    // Its other suites (security, updates) have mirrors that hold nothing else.
-    let any = sources.iter().find(|source| source.suites.iter().any(|suite| !suite.contains(['-', '/'])));
-    exact.or(any).cloned()
+    let family = |suite: &str| families.iter().find(|(_, csv)| lists(csv, suite)).map(|(name, _)| *name);
+    let same = |other: &String| match (family(suite), family(other)) {
+        (Some(wanted), Some(found)) => wanted == found,
+        // Its other suites (security, updates) have mirrors that hold nothing else.
+        _ => !other.contains(['-', '/']) && family(suite).is_none(),
+    };
+    sources.iter().find(|source| source.suites.iter().any(same)).cloned()
+}
+
+/// The distributions with their releases, where the package distro-info-data tells.
+fn families() -> Vec<(&'static str, String)> {
+    let read = |name: &'static str| {
+        let text = std::fs::read_to_string(format!("/usr/share/distro-info/{name}.csv"));
+        text.ok().map(|text| (name, text))
+    };
+    ["debian", "ubuntu"].into_iter().filter_map(read).collect()
+}
+
+/// Whether a suite is among the releases of `version,codename,series,…`.
+fn lists(csv: &str, suite: &str) -> bool {
+    csv.lines().any(|line| line.split(',').nth(2) == Some(suite))
+}
+
+/// What helps against what a tool complained of.
+fn advise(error: Error) -> Error {
+    let text = error.to_string();
+    let hint = if text.contains("is not signed") || text.contains("NO_PUBKEY") {
+        "install the keys of that distribution: the package ubuntu-keyring or debian-archive-keyring"
+    } else if text.contains("does not have a Release file") || text.contains("404") {
+        "this mirror has no such release: name another by --mirror"
+    } else if text.contains("Unable to locate package") {
+        "a package of --include is not in that release"
+    } else {
+        return error;
+    };
+    error.with_hint(hint)
 }
 
 fn host_sources(apt: &Path) -> Vec<AptSource> {
@@ -254,6 +289,32 @@ mod tests {
                 "deb [signed-by=/k.gpg] http://b/debian trixie main"
             ]
         );
+    }
+
+    #[test]
+    fn a_mirror_serves_its_own_distribution() {
+        let source = |uri: &str, suites: &[&str]| AptSource {
+            options: String::new(),
+            uri: uri.into(),
+            suites: suites.iter().map(|suite| (*suite).to_owned()).collect(),
+            components: "main".into(),
+        };
+        let sources = [
+            source("http://s/debian-security", &["bookworm-security"]),
+            source("http://d/debian", &["bookworm", "bookworm-updates"]),
+            source("http://n/node", &["nodistro"]),
+        ];
+        let csv = |series: &str| format!("version,codename,series,created\n1,X,{series},2020\n");
+        let families = [("debian", csv("bookworm") + "2,Y,trixie,2021\n"), ("ubuntu", csv("noble"))];
+        let uri = |suite: &str, families: &[(&'static str, String)]| {
+            host_mirror(suite, &sources, families).map(|source| source.uri)
+        };
+        assert_eq!(uri("bookworm", &families).as_deref(), Some("http://d/debian"));
+        assert_eq!(uri("trixie", &families).as_deref(), Some("http://d/debian"));
+        assert_eq!(uri("bookworm-security", &families).as_deref(), Some("http://s/debian-security"));
+        assert_eq!(uri("noble", &families), None);
+        // Where nobody tells what belongs to what, the host's own.
+        assert_eq!(uri("trixie", &[]).as_deref(), Some("http://d/debian"));
     }
 
     #[test]

@@ -107,8 +107,11 @@ fn delete(dir: &Dir, name: &str) -> Result<()> {
     let once = |dir: &Dir, name: &OsStr| match btrfs::delete_subvolume(dir, name) {
         Err(error) if error.errno() == Errno::ENOENT => Ok(true),
         Err(error) if error.errno() == Errno::ENOTEMPTY => Ok(false),
-        Err(error) if error.errno() == Errno::EBUSY => {
-            Err(Error::from(error).with_hint("something is mounted in it, or btrfs send is reading it"))
+        // The kernel's log tells which: "during send", "default subvolume".
+        Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::EPERM) => {
+            let hint = "something is mounted in it, `btrfs send` is reading it, or `btrfs subvolume set-default` chose it; \
+                        once that is over: offshoot image prune";
+            Err(Error::new(Kind::Busy, error.to_string()).with_hint(hint))
         }
         result => result.map(|()| true).map_err(Error::from),
     };

@@ -40,7 +40,9 @@ pub(crate) fn make(
     // Inode tables are written (as holes) now, as the kernel would otherwise write those of every clone in the
     // background. No reserve for root: the container's root is one like any other.
     let options = "lazy_itable_init=0,lazy_journal_init=1";
-    MKFS.run(&["-q", "-F", "-m", "0", "-E", options, "-L", "offshoot", &path.display().to_string()])?;
+    // Blocks of a page whatever the size: smaller ones cannot be mounted where the device's sectors are that large, as a loop
+    // device's are over a file system that does direct I/O in pages.
+    MKFS.run(&["-q", "-F", "-b", "4096", "-m", "0", "-E", options, "-L", "offshoot", &path.display().to_string()])?;
     // fsmount gives an O_PATH descriptor, which syncfs refuses.
     let root = Dir::from_fd(mount()?, "template".into()).sub(".")?;
     root.remove_tree("lost+found")?;
