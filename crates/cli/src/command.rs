@@ -122,6 +122,7 @@ pub enum Kind {
 }
 
 /// One option.
+#[derive(Clone, Copy)]
 pub struct Flag {
     /// Without dashes.
     pub name: &'static str,

@@ -55,6 +55,7 @@ pub static COMMANDS: Commands = &[
     &verbs::plan::COMMAND,
     &verbs::image::COMMAND,
     &verbs::clone::COMMAND,
+    &verbs::machine::COMMAND,
     &verbs::network::COMMAND,
     &verbs::check::COMMAND,
 ];

@@ -1,5 +1,6 @@
 //! The one error of this crate: a sentence, what it is about, and a hint where one is known.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
@@ -7,7 +8,7 @@ use std::io;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a caller may want to tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// There is no such machine or network.
     NotFound,
@@ -21,8 +22,8 @@ pub enum Kind {
     System,
 }
 
-/// Why something failed.
-#[derive(Clone, Debug)]
+/// Why something failed. It may have come from another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Error {
     kind: Kind,
     message: String,

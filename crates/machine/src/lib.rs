@@ -3,15 +3,28 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+mod config;
+pub mod definition;
 mod error;
+mod figures;
 pub mod home;
+mod launch;
+mod machines;
 pub mod name;
 pub mod network;
+pub mod pool;
+mod start;
+mod stop;
+pub mod supervisor;
 #[cfg(test)]
 mod testing;
 
+pub use definition::Machine;
 pub use error::{Error, Kind, Result};
+pub use figures::Figures;
 pub use home::Home;
+pub use launch::NewMachines;
+pub use machines::{Machines, Outcome};
 
 use offshoot_runtime::Runtime;
 use std::path::PathBuf;

@@ -104,7 +104,7 @@ fn a_machine_reaches_the_host_and_is_known_by_name() {
     place.home.bring_up(&place.run(), "web").unwrap();
     place.home.bring_up(&place.run(), "web").unwrap();
     let guest = Guest::new();
-    network.attach(&guest.namespace(), "eth0", addresses[0], true).unwrap();
+    network.attach(&guest.namespace(), "eth0", addresses[0], true, true).unwrap();
 
     let shown = text(&guest.run(&["ip", "address", "show", "eth0"]));
     assert!(shown.contains("10.99.0.2/24") && shown.contains("02:0f:0a:63:00:02"), "{shown}");
@@ -186,8 +186,8 @@ fn machines_beyond_a_bridge_s_ports_are_on_another_that_is_joined() {
     let network = place.home.network("big").unwrap();
     // The 1st machine and the 1,001st.
     let (near, far) = (Guest::new(), Guest::new());
-    network.attach(&near.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true).unwrap();
-    network.attach(&far.namespace(), "eth0", Ipv4Addr::new(10, 99, 3, 234), true).unwrap();
+    network.attach(&near.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    network.attach(&far.namespace(), "eth0", Ipv4Addr::new(10, 99, 3, 234), true, true).unwrap();
     let mut links = Links::open().unwrap();
     let second = links.find("os-big-2").unwrap().unwrap().index;
     assert!(links.find("os-big-3").unwrap().is_none());
@@ -205,6 +205,6 @@ fn machines_beyond_a_bridge_s_ports_are_on_another_that_is_joined() {
         assert!(links.add_veth(&name, second, &peer).unwrap(), "{number}");
     }
     let guest = Guest::new();
-    let error = network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 3, 235), true).unwrap_err();
+    let error = network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 3, 235), true, true).unwrap_err();
     assert!(error.to_string().contains("no port left") && error.advice().is_some(), "{error}");
 }

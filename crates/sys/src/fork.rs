@@ -172,6 +172,11 @@ pub fn try_wait_any() -> Result<Option<(i32, Exit)>> {
     waitid(libc::P_ALL, 0, libc::WNOHANG)
 }
 
+/// The pid of any one child that has ended, which stays to be reaped. `None` while all run; `ECHILD` where there is no child.
+pub fn peek_any() -> Result<Option<i32>> {
+    Ok(waitid(libc::P_ALL, 0, libc::WNOHANG | libc::WNOWAIT)?.map(|(pid, _)| pid))
+}
+
 fn waitid(kind: libc::idtype_t, id: u32, flags: i32) -> Result<Option<(i32, Exit)>> {
     // SAFETY: `siginfo_t` is plain data, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

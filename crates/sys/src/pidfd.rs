@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use crate::Result;
 use crate::error::owned;
+use crate::fork::Exit;
 
 /// A pidfd for the process `pid` (man 2 pidfd_open).
 pub fn open(pid: i32) -> Result<OwnedFd> {
@@ -30,6 +31,34 @@ pub fn getfd(pidfd: impl AsFd, target: i32) -> Result<OwnedFd> {
     call!(owned(ret), "pidfd_getfd([{fd}], {target})")
 }
 
+/// `struct pidfd_info` in its first version (linux/pidfd.h, Linux 6.13).
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_GET_INFO: libc::c_ulong = nix::request_code_readwrite!(0xff, 11, size_of::<Info>()) as libc::c_ulong;
+const PIDFD_INFO_EXIT: u64 = 8;
+
+/// How the process ended, whoever its parent is. `None` where the kernel does not tell: it runs, has not been reaped, was reaped
+/// before the pidfd was opened, or the kernel is older than Linux 6.15.
+pub fn exit(pidfd: impl AsFd) -> Option<Exit> {
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    // SAFETY: this request reads and stores a structure of the size that it names, and `info` is that and outlives the call.
+    let ret = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if ret < 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        return None;
+    }
+    Some(match info.exit_code & 0x7f {
+        0 => Exit::Code(info.exit_code >> 8 & 0xff),
+        signal => Exit::Signal(signal),
+    })
+}
+
 /// Sends `signal` to `pid` by number, for a process that has no pidfd or a group (negative `pid`).
 pub fn kill(pid: i32, signal: i32) -> Result<()> {
     // SAFETY: takes integers only. A signal to the caller itself is delivered as from any other process.
@@ -48,6 +77,20 @@ mod tests {
         let copy = getfd(&me, reader.as_raw_fd()).unwrap();
         assert_eq!(crate::path::fstat(&copy).unwrap().st_ino, crate::path::fstat(&reader).unwrap().st_ino);
         assert_eq!(send_signal(&me, 999).unwrap_err().errno(), Errno::EINVAL);
+    }
+
+    #[test]
+    fn an_end_is_told_once_it_is_known() {
+        for (script, expected) in [("exit 7", Exit::Code(7)), ("kill -1 $$", Exit::Signal(1))] {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let process = open(child.id() as i32).unwrap();
+            child.wait().unwrap();
+            match exit(&process) {
+                None => println!("skipped: this kernel does not tell how a process ended (Linux 6.15 does)"),
+                found => assert_eq!(found, Some(expected), "{script}"),
+            }
+        }
+        assert_eq!(exit(open(std::process::id() as i32).unwrap()), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod features;
 pub mod image;
 pub mod kill;
 pub mod list;
+pub mod machine;
 pub mod network;
 pub mod pause;
 pub mod plan;

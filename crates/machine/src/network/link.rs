@@ -207,16 +207,17 @@ pub struct Peer<'a> {
     pub namespace: Option<&'a OwnedFd>,
 }
 
-/// Gives the interface `name` in the namespace `there` its address, and the way to elsewhere.
+/// Gives the interface `name` in the namespace `there` its address, and with
+/// `route` the way to elsewhere.
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel's answer.
-pub fn configure(there: &OwnedFd, name: &str, address: Ipv4Addr, range: Range) -> Result<()> {
+pub fn configure(there: &OwnedFd, name: &str, address: Ipv4Addr, range: Range, route: bool) -> Result<()> {
     let mut links = Links::open_in(there)?;
     let index = links.index(name)?;
     links.set_up(index, None)?;
     links.add_address(index, address, range)?;
-    links.add_default_route(range.gateway())
+    if route { links.add_default_route(range.gateway()) } else { Ok(()) }
 }
 
 const fn up() -> u32 {

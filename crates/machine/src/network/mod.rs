@@ -314,12 +314,12 @@ impl Network {
         Ok(index)
     }
 
-    /// Connects the namespace `there` as the machine with `address`: an interface `name`, with the address set, and a way to
-    /// elsewhere, where `configured`.
+    /// Connects the namespace `there` as the machine with `address`: an interface `name`, with the address set where
+    /// `configured`, and as the way to elsewhere where it is the `first`.
     ///
     /// # Errors
     /// The bridge is not there, or the kernel's answer.
-    pub fn attach(&self, there: &OwnedFd, name: &str, address: Ipv4Addr, configured: bool) -> Result<()> {
+    pub fn attach(&self, there: &OwnedFd, name: &str, address: Ipv4Addr, configured: bool, first: bool) -> Result<()> {
         let mut links = Links::open()?;
         let port = format!("os{:08x}", address.to_bits());
         let peer = Peer { name, hardware: Some(range::hardware(address)), namespace: Some(there) };
@@ -330,7 +330,7 @@ impl Network {
                 Error::new(Kind::State, message).hint("take addresses that follow each other, or a second network")
             );
         }
-        if configured { link::configure(there, name, address, self.range) } else { Ok(()) }
+        if configured { link::configure(there, name, address, self.range, first) } else { Ok(()) }
     }
 }
 

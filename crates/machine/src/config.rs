@@ -1,0 +1,243 @@
+//! A machine's `config.json`: what any caller of a runtime could write, so that the machine is an ordinary bundle. What
+//! makes it a whole system is the runtime's business, by the annotation.
+
+use crate::definition::Machine;
+use crate::error::{Error, Result};
+use crate::home::{self, Home};
+use crate::network::Attachment;
+use offshoot_spec::Resources;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Units of systemd 252 to 257 that a machine in a farm does without: there is no hardware to watch, nobody to log in,
+/// nothing to be tidied on a schedule.
+const MASKED: &[&str] = &[
+    "systemd-udevd.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udev-trigger.service",
+    "systemd-udev-settle.service",
+    "systemd-logind.service",
+    "getty.target",
+    "getty-static.service",
+    "console-getty.service",
+    "serial-getty@.service",
+    "timers.target",
+    "systemd-journal-flush.service",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+    "e2scrub_reap.service",
+    "dev-hugepages.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "sys-kernel-config.mount",
+    "sys-fs-fuse-connections.mount",
+];
+const JOURNAL: &str = "[Journal]\nStorage=volatile\nRuntimeMaxUse=1M\nRuntimeMaxFileSize=512K\n";
+
+impl Home {
+    /// The text of a machine's `config.json`.
+    ///
+    /// # Errors
+    /// A device is not there.
+    pub fn config(&self, machine: &Machine) -> Result<Vec<u8>> {
+        let mut env = vec![
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            "TERM=linux".to_owned(),
+        ];
+        env.extend(machine.env.iter().cloned());
+        let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
+        let devices: Vec<Value> = machine.devices.iter().map(|path| device(Path::new(path))).collect::<Result<_>>()?;
+        let mut resources = resources(&machine.limits.resources());
+        if !devices.is_empty() {
+            let rules = devices.iter().map(|device| {
+                json!({"allow": true, "type": device["type"], "major": device["major"], "minor": device["minor"], "access": "rwm"})
+            });
+            resources.insert("devices".into(), rules.collect());
+        }
+        let moved: Map<String, Value> = machine.networks.iter().filter_map(moved).collect();
+        let mut linux = json!({
+            "cgroupsPath": format!("/offshoot/{}", machine.name),
+            "namespaces": namespaces,
+            "devices": devices,
+            "resources": resources,
+        });
+        if !moved.is_empty() {
+            linux["netDevices"] = moved.into();
+        }
+        let config = json!({
+            "ociVersion": offshoot_spec::OCI_VERSION,
+            "hostname": machine.name,
+            "process": {
+                "terminal": true,
+                "user": {"uid": 0, "gid": 0},
+                "args": [machine.init],
+                "env": env,
+                "cwd": "/",
+            },
+            "root": {"path": "rootfs"},
+            "mounts": self.mounts(machine),
+            "annotations": {
+                "org.offshoot.system": "true",
+                "org.offshoot.rootfs": format!("image={},keep=true", machine.image),
+            },
+            "linux": linux,
+        });
+        let mut text = serde_json::to_vec_pretty(&config).map_err(|error| Error::failed("write config.json", error))?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn mounts(&self, machine: &Machine) -> Vec<Value> {
+        let bind = |source: PathBuf, destination: &str| json!({"type": "bind", "source": source, "destination": destination, "options": ["rbind", "ro", "nosuid", "nodev"]});
+        let mut mounts = Vec::new();
+        let is_set = |network: &Attachment| matches!(network, Attachment::Network { dhcp: false, .. });
+        if machine.networks.iter().any(is_set) {
+            mounts.push(bind(self.machine(&machine.name).join("resolv.conf"), "/etc/resolv.conf"));
+        }
+        if machine.lean {
+            mounts.push(bind(self.lean().join("units"), "/run/systemd/system.control"));
+            mounts.push(bind(self.lean().join("journald"), "/run/systemd/journald.conf.d"));
+        }
+        mounts
+    }
+
+    fn lean(&self) -> PathBuf {
+        self.path.join("lean")
+    }
+
+    /// Makes what lean machines see of it: a directory of units that lead to nothing, in the place that comes before all
+    /// others (man 5 systemd.unit), and a setting of the journal.
+    ///
+    /// # Errors
+    /// A file cannot be made.
+    pub fn make_lean(&self) -> Result<()> {
+        let (units, journald) = (self.lean().join("units"), self.lean().join("journald"));
+        for dir in [&units, &journald] {
+            fs::create_dir_all(dir).map_err(|error| Error::io(format_args!("make {}", dir.display()), &error))?;
+        }
+        for unit in MASKED {
+            let link = units.join(unit);
+            match symlink("/dev/null", &link) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io(format_args!("make {}", link.display()), &error));
+                }
+                _ => {}
+            }
+        }
+        home::write_text(&journald.join("offshoot.conf"), JOURNAL.as_bytes(), false)?;
+        // The guest's own root, which is nobody here, has to read it.
+        use std::os::unix::fs::PermissionsExt;
+        let file = journald.join("offshoot.conf");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
+            .map_err(|error| Error::io(format_args!("open {}", file.display()), &error))
+    }
+}
+
+/// A host's interface, for the runtime to move. spec: config-linux.md#network-devices
+fn moved(network: &Attachment) -> Option<(String, Value)> {
+    match network {
+        Attachment::Device { device } => Some((device.clone(), json!({}))),
+        _ => None,
+    }
+}
+
+/// spec: config-linux.md#devices
+fn device(path: &Path) -> Result<Value> {
+    let what = || format!("look at device {}", path.display());
+    let meta = fs::metadata(path).map_err(|error| Error::io(what(), &error))?;
+    let kind = match meta.file_type() {
+        kind if kind.is_char_device() => "c",
+        kind if kind.is_block_device() => "b",
+        _ => return Err(Error::failed(what(), "it is no device")),
+    };
+    let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+    Ok(
+        json!({"path": path, "type": kind, "major": major, "minor": minor, "fileMode": meta.mode() & 0o777, "uid": 0, "gid": 0}),
+    )
+}
+
+/// Only what is set: people read the file.
+fn resources(limits: &Resources) -> Map<String, Value> {
+    let mut found = Map::new();
+    if let Some(cpu) = &limits.cpu {
+        let mut map = Map::new();
+        let numbers = [
+            ("shares", cpu.shares.map(Value::from)),
+            ("quota", cpu.quota.map(Value::from)),
+            ("period", cpu.period.map(Value::from)),
+        ];
+        map.extend(numbers.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        if !cpu.cpus.is_empty() {
+            map.insert("cpus".into(), cpu.cpus.clone().into());
+        }
+        found.insert("cpu".into(), map.into());
+    }
+    if let Some(limit) = limits.memory.as_ref().and_then(|memory| memory.limit) {
+        found.insert("memory".into(), json!({"limit": limit}));
+    }
+    if let Some(limit) = limits.pids.as_ref().and_then(|pids| pids.limit) {
+        found.insert("pids".into(), json!({"limit": limit}));
+    }
+    if let Some(weight) = limits.block_io.as_ref().and_then(|io| io.weight) {
+        found.insert("blockIO".into(), json!({"weight": weight}));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Limits;
+    use crate::testing::Scratch;
+
+    fn config(machine: &Machine) -> Value {
+        serde_json::from_slice(&Home::new("/h").config(machine).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_machine_is_a_bundle_that_says_what_it_is() {
+        let limits = Limits { shares: Some(256), memory: Some(1 << 20), ..Limits::default() };
+        let machine = Machine { name: "web".into(), image: "debian:12".into(), limits, ..Machine::default() };
+        let config = config(&machine);
+        assert_eq!(config["annotations"]["org.offshoot.rootfs"], "image=debian:12,keep=true");
+        assert_eq!(config["annotations"]["org.offshoot.system"], "true");
+        assert_eq!(config["linux"]["resources"], json!({"cpu": {"shares": 256}, "memory": {"limit": 1 << 20}}));
+        assert_eq!(config["mounts"], json!([]));
+        let text = serde_json::to_vec(&config).unwrap();
+        let spec: offshoot_spec::Spec = offshoot_spec::from_slice(&text).unwrap();
+        assert_eq!((spec.hostname.as_str(), spec.process.unwrap().args), ("web", vec!["/sbin/init".to_owned()]));
+    }
+
+    #[test]
+    fn networks_devices_and_lean_show() {
+        let networks = vec![
+            Attachment::Network { network: "n".into(), address: [10, 0, 0, 2].into(), dhcp: false },
+            Attachment::Device { device: "eth7".into() },
+        ];
+        let machine =
+            Machine { name: "a".into(), networks, lean: true, devices: vec!["/dev/null".into()], ..Machine::default() };
+        let config = config(&machine);
+        assert_eq!(config["linux"]["netDevices"], json!({"eth7": {}}));
+        assert_eq!(
+            (&config["linux"]["devices"][0]["major"], &config["linux"]["devices"][0]["minor"]),
+            (&json!(1), &json!(3))
+        );
+        let mounts: Vec<_> =
+            config["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].clone()).collect();
+        assert_eq!(mounts, ["/etc/resolv.conf", "/run/systemd/system.control", "/run/systemd/journald.conf.d"]);
+        let wrong = Machine { devices: vec!["/etc/passwd".into()], ..machine };
+        assert!(Home::new("/h").config(&wrong).unwrap_err().to_string().contains("it is no device"));
+    }
+
+    #[test]
+    fn lean_units_lead_to_nothing() {
+        let scratch = Scratch::new("lean");
+        let home = Home::new(scratch.path());
+        home.make_lean().unwrap();
+        home.make_lean().unwrap();
+        assert_eq!(fs::read_link(scratch.path().join("lean/units/getty.target")).unwrap(), Path::new("/dev/null"));
+    }
+}

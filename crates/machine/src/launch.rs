@@ -1,0 +1,148 @@
+//! `launch` up to where machines start: addresses, clones and definitions, all or none.
+
+use crate::definition::Machine;
+use crate::error::{Error, Kind, Result};
+use crate::machines::Machines;
+use crate::network::{Attachment, DEFAULT, Wanted};
+use offshoot_snapshot::{Choice, CloneOptions, Name};
+use offshoot_spec::time::rfc3339;
+use std::net::Ipv4Addr;
+use std::time::SystemTime;
+
+/// Machines to be made.
+#[derive(Clone, Debug)]
+pub struct NewMachines {
+    /// Their names.
+    pub names: Vec<String>,
+    /// What they have in common; name, image name, networks and time are filled in.
+    pub like: Machine,
+    /// What they are connected to; `None` is the network `default` where there is one.
+    pub networks: Option<Vec<Wanted>>,
+    /// The address of the only machine in its first network.
+    pub address: Option<Ipv4Addr>,
+    /// Whether guests ask for their addresses by DHCP.
+    pub dhcp: bool,
+    /// The storage driver of the clones.
+    pub driver: Choice,
+}
+
+impl Machines {
+    /// Makes machines; they do not run yet.
+    ///
+    /// # Errors
+    /// The image is not there, a name is taken, or something of them cannot be made. Then none of them is there.
+    pub fn define(&self, wanted: &NewMachines) -> Result<()> {
+        let _held = self.home.lock_machines()?;
+        self.home.check_new(&wanted.names)?;
+        let store = self.store()?;
+        let image = store.image(&wanted.like.image).map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            let error = Error::from(error);
+            hint.map_or(error.clone(), |hint| error.hint(hint))
+        })?;
+        // Under these names others may have something that is not a machine's.
+        for name in &wanted.names {
+            let exists = |what| Error::new(Kind::Exists, format!("there is a {what} {name:?} already"));
+            if self.container(name)?.is_some() {
+                return Err(exists("container").hint(format!("offshoot delete {name}, or choose another name")));
+            }
+            if store.find_clone(name).is_ok() {
+                return Err(exists("clone").hint(format!("offshoot clone rm {name}, or choose another name")));
+            }
+        }
+        if wanted.like.lean {
+            self.home.make_lean()?;
+        }
+        let given = self.networks(wanted);
+        let made = given.and_then(|networks| {
+            let options = CloneOptions { keep: true, driver: wanted.driver, size: None };
+            let clones: std::result::Result<Vec<_>, _> =
+                store.clone_many(&image, &wanted.names, &options).into_iter().collect();
+            clones?;
+            self.write_down(wanted, &networks)
+        });
+        made.inspect_err(|_| {
+            // What led here is what to tell.
+            let _ = store.delete_clones(&wanted.names);
+            let _ = self.home.give_back_addresses(&self.network_run(), &wanted.names);
+        })
+    }
+
+    /// Makes machines of one that does not run: what its file system has changed becomes an image, `machine/NAME`.
+    ///
+    /// # Errors
+    /// It runs, or as [`Machines::define`].
+    pub fn copy(&self, source: &str, names: &[String]) -> Result<()> {
+        let what = format!("clone machine {source:?}");
+        let lock = self.home.lock(source)?;
+        let like = self.home.load(source)?;
+        self.check_at_rest(source, "clone")?;
+        self.home.check_new(names)?;
+        let store = self.store()?;
+        let image = Name::parse(&format!("machine/{source}"))?;
+        let committed =
+            store.find_clone(source).and_then(|clone| store.commit(&clone, std::slice::from_ref(&image), &mut |_| {}));
+        committed.map_err(|error| Error::from(error).during(what))?;
+        drop(lock);
+        let networks = like.networks.iter().map(|network| match network {
+            Attachment::Network { network, .. } => Wanted::Network(network.clone()),
+            Attachment::Macvlan { parent } => Wanted::Macvlan(parent.clone()),
+            Attachment::Device { device } => Wanted::Device(device.clone()),
+        });
+        self.define(&NewMachines {
+            names: names.to_vec(),
+            networks: Some(networks.collect()),
+            address: None,
+            dhcp: like.networks.iter().any(|network| matches!(network, Attachment::Network { dhcp: true, .. })),
+            driver: Choice::default(),
+            like: Machine { image: image.to_string(), ..like },
+        })
+    }
+
+    /// Takes the machines' addresses: for each network, one for each machine.
+    fn networks(&self, wanted: &NewMachines) -> Result<Vec<Vec<Attachment>>> {
+        let chosen = match &wanted.networks {
+            Some(chosen) => chosen.clone(),
+            None if self.home.network(DEFAULT).is_ok() => vec![Wanted::Network(DEFAULT.to_owned())],
+            None => Vec::new(),
+        };
+        if (wanted.address.is_some() || wanted.dhcp) && !matches!(chosen.first(), Some(Wanted::Network(_))) {
+            return Err(Error::request("an address is wanted, but the first network is none of ours"));
+        }
+        let count = wanted.names.len();
+        if count > 1 && chosen.iter().any(|network| matches!(network, Wanted::Device(_))) {
+            return Err(Error::request("an interface of the host can move into one machine only"));
+        }
+        let mut all = vec![Vec::new(); count];
+        for (number, network) in chosen.into_iter().enumerate() {
+            match network {
+                Wanted::Network(name) => {
+                    let network = self.home.network(&name)?;
+                    let address = wanted.address.filter(|_| number == 0);
+                    let given = self.home.take_addresses(&network, &wanted.names, address)?;
+                    for (machine, address) in all.iter_mut().zip(given) {
+                        machine.push(Attachment::Network { network: name.clone(), address, dhcp: wanted.dhcp });
+                    }
+                }
+                Wanted::Macvlan(parent) => {
+                    all.iter_mut().for_each(|machine| machine.push(Attachment::Macvlan { parent: parent.clone() }));
+                }
+                Wanted::Device(device) => {
+                    all.iter_mut().for_each(|machine| machine.push(Attachment::Device { device: device.clone() }));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn write_down(&self, wanted: &NewMachines, networks: &[Vec<Attachment>]) -> Result<()> {
+        let created = rfc3339(SystemTime::now());
+        let one = |(name, networks): (&String, &Vec<Attachment>)| Machine {
+            name: name.clone(),
+            created: created.clone(),
+            networks: networks.clone(),
+            ..wanted.like.clone()
+        };
+        self.home.add(&wanted.names.iter().zip(networks).map(one).collect::<Vec<_>>())
+    }
+}

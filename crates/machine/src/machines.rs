@@ -1,0 +1,223 @@
+//! The handle for all verbs: where definitions are, and the runtime that has the containers.
+
+use crate::check::{Facts, Finding};
+use crate::definition::Machine;
+use crate::error::{Error, Kind, Result};
+use crate::home::Home;
+use crate::name;
+use crate::pool;
+use crate::supervisor;
+use offshoot_runtime::{Container, Runtime};
+use offshoot_snapshot::Store;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// From this many machines on, the host's limits are looked at before a start.
+const MANY: usize = 16;
+/// What a small machine takes at rest, in KiB: the least that any start needs.
+const SMALL: u64 = 400;
+
+/// All machines of one home, with their containers in one runtime.
+#[derive(Clone, Debug)]
+pub struct Machines {
+    /// Where they are written down.
+    pub home: Home,
+    /// What runs them. A machine's container has the machine's name.
+    pub runtime: Runtime,
+}
+
+/// What each of many came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How many did what they were to do.
+    pub done: usize,
+    /// Those that did not, in the order in which they failed.
+    pub failed: Vec<(String, Error)>,
+}
+
+impl Outcome {
+    pub(crate) fn add(&mut self, name: &str, result: Result<()>) {
+        match result {
+            Ok(()) => self.done += 1,
+            Err(error) => self.failed.push((name.to_owned(), error)),
+        }
+    }
+
+    /// Whether all did.
+    pub fn is_good(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+impl Machines {
+    /// With definitions in the directory of the image store.
+    pub fn new(home: Home, runtime: Runtime) -> Machines {
+        Machines { home, runtime }
+    }
+
+    /// Where the supervisor's socket and what it knows are.
+    pub fn run(&self) -> PathBuf {
+        crate::beside(&self.runtime, "machines")
+    }
+
+    /// Where the name servers' files are.
+    pub fn network_run(&self) -> PathBuf {
+        crate::beside(&self.runtime, "networks")
+    }
+
+    pub(crate) fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.home.path)?)
+    }
+
+    /// The machines that `words` name, or all.
+    ///
+    /// # Errors
+    /// A word names none, or there is no word.
+    pub fn select(&self, words: &[String], all: bool) -> Result<Vec<String>> {
+        let known = self.home.machine_names()?;
+        match (words.is_empty(), all) {
+            (true, true) => Ok(known),
+            (false, false) => name::select(words, &known),
+            (true, false) => Err(Error::request("no machine is named (hint: --all means every one)")),
+            (false, true) => Err(Error::request("machines are named and --all is given")),
+        }
+    }
+
+    /// The container of a machine; none where it does not run and nothing is left of it.
+    pub(crate) fn container(&self, name: &str) -> Result<Option<Container>> {
+        match self.runtime.load(name) {
+            Ok(container) => Ok(Some(container)),
+            Err(error) if error.kind() == offshoot_runtime::Kind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a machine's init lives.
+    ///
+    /// # Errors
+    /// Its state cannot be read.
+    pub fn is_running(&self, name: &str) -> Result<bool> {
+        Ok(self.container(name)?.is_some_and(|container| container.is_alive()))
+    }
+
+    /// Machines by their order, the earliest first; those of one order may go at once. One that cannot be read comes last, to
+    /// fail by itself.
+    pub(crate) fn in_order(&self, names: &[String]) -> Vec<Vec<String>> {
+        let mut groups: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+        for name in names {
+            let order = self.home.load(name).map_or(i64::MAX, |machine| machine.order);
+            groups.entry(order).or_default().push(name.clone());
+        }
+        groups.into_values().collect()
+    }
+
+    /// The limits of the host that `more` machines beside those that run would meet: those too low.
+    ///
+    /// # Errors
+    /// The names of the machines cannot be read.
+    pub fn narrow(&self, more: usize) -> Result<Vec<Finding>> {
+        if more < MANY {
+            return Ok(Vec::new());
+        }
+        let running = self.home.machine_names()?.iter().filter(|name| self.is_running(name).unwrap_or(false)).count();
+        let mut limits = Facts::read().limits((running + more) as u64, SMALL);
+        limits.retain(|found| !found.is_enough());
+        Ok(limits)
+    }
+
+    /// Starts machines, each order after the one before. `report` gets each result.
+    ///
+    /// # Errors
+    /// The supervisor cannot be reached.
+    pub fn start(&self, names: &[String], report: &mut dyn FnMut(&str, &Result<()>)) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        for group in self.in_order(names) {
+            supervisor::start(self, &group, &mut |name, result| {
+                report(name, &result);
+                outcome.add(name, result);
+            })?;
+        }
+        Ok(outcome)
+    }
+
+    /// Those that start by themselves and do not run.
+    ///
+    /// # Errors
+    /// A definition cannot be read.
+    pub fn autostarting(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for name in self.home.machine_names()? {
+            if self.home.load(&name)?.autostart && !self.is_running(&name)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Does the same for each of many, in order and at this machine's width.
+    ///
+    /// # Errors
+    /// No process can be made.
+    pub fn each(
+        &self,
+        names: &[String],
+        report: &mut dyn FnMut(&str, &Result<()>),
+        work: &dyn Fn(&str) -> Result<()>,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        pool::each(
+            names,
+            pool::width(),
+            &mut |at, result| {
+                report(&names[at], &result);
+                outcome.add(&names[at], result);
+            },
+            work,
+        )?;
+        Ok(outcome)
+    }
+
+    /// Changes what is written down of a machine, and its container, where it runs.
+    ///
+    /// # Errors
+    /// A limit cannot be set; then nothing is changed.
+    pub fn change(&self, name: &str, limits: &crate::definition::Change, change: &dyn Fn(&mut Machine)) -> Result<()> {
+        let _lock = self.home.lock(name)?;
+        let mut machine = self.home.load(name)?;
+        limits.apply(&mut machine.limits);
+        change(&mut machine);
+        let resources = limits.resources();
+        if resources != offshoot_spec::Resources::default() && self.is_running(name)? {
+            self.runtime.update(name, &resources, &offshoot_runtime::update::Schemata::default())?;
+        }
+        self.home.save(&machine)
+    }
+
+    /// Remembers the state of a machine's file system; see [`offshoot_snapshot::RootClone::snapshot`].
+    ///
+    /// # Errors
+    /// It runs on a storage driver that cannot do it live, or there is a snapshot of that name.
+    pub fn snapshot(&self, name: &str, snapshot: &str) -> Result<()> {
+        let _lock = self.home.lock(name)?;
+        self.check_at_rest(name, "snapshot")?;
+        Ok(self.store()?.find_clone(name)?.snapshot(snapshot)?)
+    }
+
+    /// Takes a machine's file system back to a snapshot; what was written since is lost.
+    ///
+    /// # Errors
+    /// It runs, or there is no such snapshot.
+    pub fn rollback(&self, name: &str, snapshot: &str) -> Result<()> {
+        let _lock = self.home.lock(name)?;
+        self.check_at_rest(name, "roll back")?;
+        Ok(self.store()?.find_clone(name)?.rollback(snapshot)?)
+    }
+
+    pub(crate) fn check_at_rest(&self, name: &str, verb: &str) -> Result<()> {
+        match self.is_running(name)? {
+            true => Err(Error::new(Kind::State, format!("failed to {verb} machine {name:?}: it is running"))
+                .hint(format!("offshoot machine stop {name}"))),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One machine comes up. In a process of the supervisor's, whose child its init becomes.
+
+use crate::definition::{Machine, MachineLock};
+use crate::error::{Error, Kind, Result};
+use crate::home;
+use crate::machines::Machines;
+use crate::network::{Attachment, Links, Server};
+use crate::supervisor::Hand;
+use offshoot_runtime::create::New;
+use offshoot_runtime::{Launch, Status};
+use offshoot_sys::{libc, path};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// Where the host's own resolver listens; of no use inside a machine.
+const LOOPBACK: &str = "127.";
+
+impl Machines {
+    /// Makes what the machines' networks need on the host, once for all of them.
+    pub(crate) fn bring_networks_up(&self, names: &[String]) -> Result<()> {
+        let mut networks = BTreeSet::new();
+        for machine in names.iter().filter_map(|name| self.home.load(name).ok()) {
+            networks.extend(machine.networks.into_iter().filter_map(|network| match network {
+                Attachment::Network { network, .. } => Some(network),
+                _ => None,
+            }));
+        }
+        let run = self.network_run();
+        networks.iter().try_for_each(|network| self.home.bring_up(&run, network).map(drop))
+    }
+
+    /// Starts a machine and hands its process and console to the supervisor.
+    pub(crate) fn start_one(&self, name: &str, hand: &Hand) -> Result<()> {
+        let lock = self.home.lock(name)?;
+        self.start_locked(name, &lock, hand)
+    }
+
+    pub(crate) fn start_locked(&self, name: &str, _lock: &MachineLock, hand: &Hand) -> Result<()> {
+        let machine = self.home.load(name)?;
+        if let Some(container) = self.container(name)? {
+            match container.status()? {
+                // What a host's reboot, or a supervisor that was not there, has left.
+                Status::Stopped | Status::Creating => self.runtime.delete(name, true)?,
+                status => return Err(Error::new(Kind::State, format!("machine {name:?} is {status}"))),
+            }
+        }
+        self.write_resolver(&machine)?;
+        let launch = Launch {
+            id: name.to_owned(),
+            bundle: self.home.machine(name),
+            store: Some(self.home.path.clone()),
+            ..Launch::default()
+        };
+        let New { container, pidfd, master } = self.runtime.create(&launch)?;
+        let pid = container.state.init_process_pid;
+        // `start` takes the lock itself; the machine's own keeps others away.
+        drop(container);
+        let started = self
+            .connect(&machine, pid)
+            .and_then(|()| hand.give(name, pid, &pidfd, master.as_ref()))
+            .and_then(|()| Ok(self.runtime.start(name)?));
+        started.inspect_err(|_| {
+            if let Err(error) = self.runtime.delete(name, true) {
+                self.runtime.log.warn(error);
+            }
+        })
+    }
+
+    /// Connects a machine whose init waits to be started.
+    fn connect(&self, machine: &Machine, pid: i32) -> Result<()> {
+        if machine.networks.is_empty() {
+            return Ok(());
+        }
+        let namespace = path::open(format!("/proc/{pid}/ns/net"), libc::O_RDONLY, 0)?;
+        for (number, network) in machine.networks.iter().enumerate() {
+            let interface = format!("eth{number}");
+            let connected = match network {
+                Attachment::Network { network, address, dhcp } => self
+                    .home
+                    .network(network)
+                    .and_then(|network| network.attach(&namespace, &interface, *address, !dhcp, number == 0)),
+                Attachment::Macvlan { parent } => Links::open()?.add_macvlan(&interface, parent, &namespace),
+                // The runtime has moved it.
+                Attachment::Device { .. } => Ok(()),
+            };
+            connected.map_err(|error| error.during(format_args!("connect {interface}")))?;
+        }
+        Ok(())
+    }
+
+    /// Whom a machine asks for names whose address is set from outside: the server of its network, or the host's.
+    fn write_resolver(&self, machine: &Machine) -> Result<()> {
+        let set = |network: &Attachment| match network {
+            Attachment::Network { network, dhcp: false, .. } => Some(network.clone()),
+            _ => None,
+        };
+        let Some(network) = machine.networks.iter().find_map(set) else { return Ok(()) };
+        let network = self.home.network(&network)?;
+        let text = match network.names && Server::is_installed() {
+            true => format!("nameserver {}\nsearch {}.internal\n", network.range.gateway(), network.name),
+            false => {
+                let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+                let is_of_use = |line: &&str| {
+                    line.strip_prefix("nameserver ").is_some_and(|address| !address.trim().starts_with(LOOPBACK))
+                };
+                host.lines().filter(is_of_use).map(|line| format!("{line}\n")).collect()
+            }
+        };
+        let file = self.home.machine(&machine.name).join("resolv.conf");
+        home::write_text(&file, text.as_bytes(), false)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
+            .map_err(|error| Error::io(format_args!("open {} for the machine", file.display()), &error))
+    }
+}

@@ -1,0 +1,187 @@
+//! Many machines go down: all are told at once, all are waited for together, and what is left of each is removed.
+
+use crate::error::{Error, Kind, Result};
+use crate::machines::{Machines, Outcome};
+use crate::pool;
+use crate::supervisor::{self, Last};
+use offshoot_runtime::Container;
+use offshoot_sys::event::{POLLIN, poll};
+use offshoot_sys::libc::{SIGKILL, SIGTERM};
+use offshoot_sys::pidfd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to end a machine that was killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Machines {
+    /// Stops machines, the highest order first: in order, as each init does it, within `patience`; then, or at once with
+    /// `force`, by killing it. One that does not run is stopped already.
+    ///
+    /// # Errors
+    /// No process can be made.
+    pub fn stop(
+        &self,
+        names: &[String],
+        patience: Duration,
+        force: bool,
+        report: &mut dyn FnMut(&str, &Result<()>),
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        for group in self.in_order(names).into_iter().rev() {
+            self.stop_group(&group, patience, force, &mut |name, result| {
+                report(name, &result);
+                outcome.add(name, result);
+            })?;
+        }
+        Ok(outcome)
+    }
+
+    fn stop_group(
+        &self,
+        names: &[String],
+        patience: Duration,
+        force: bool,
+        report: &mut dyn FnMut(&str, Result<()>),
+    ) -> Result<()> {
+        let mut told = Vec::new();
+        for name in names {
+            match self.process(name) {
+                Ok(process) => told.push((name.clone(), process)),
+                Err(error) => report(name, Err(error)),
+            }
+        }
+        let alive: Vec<String> =
+            told.iter().filter(|(_, process)| process.is_some()).map(|(name, _)| name.clone()).collect();
+        // It would take a machine that goes down by itself for one to be restarted or cleared away.
+        supervisor::leave_alone(self, &alive);
+        let signal = if force { SIGKILL } else { SIGTERM };
+        let mut refused = Vec::new();
+        pool::each(
+            &alive,
+            pool::width(),
+            &mut |at, result| {
+                if let Err(error) = result {
+                    refused.push((alive[at].clone(), error));
+                }
+            },
+            // One that has ended since is what was wanted.
+            &|name| match self.runtime.kill(name, signal) {
+                Err(error) if error.kind() != offshoot_runtime::Kind::Status => Err(error.into()),
+                _ => Ok(()),
+            },
+        )?;
+        for (name, error) in refused {
+            told.retain(|(other, _)| *other != name);
+            report(&name, Err(error.during(format_args!("stop machine {name:?}"))));
+        }
+        let mut waiting: Vec<_> =
+            told.iter().filter_map(|(name, process)| Some((name.as_str(), process.as_ref()?))).collect();
+        wait_for(&mut waiting, if force { PATIENCE } else { patience })?;
+        for (name, process) in &waiting {
+            self.runtime.log.warn(format_args!("machine {name:?} did not stop within {patience:?} and is killed"));
+            // It may have ended by now.
+            let _ = pidfd::send_signal(process, SIGKILL);
+        }
+        wait_for(&mut waiting, PATIENCE)?;
+        let names: Vec<_> = told.iter().map(|(name, _)| name.clone()).collect();
+        pool::each(&names, pool::width(), &mut |at, result| report(&names[at], result), &|name| self.clear(name))
+    }
+
+    /// The init of a machine, while it lives. One that is frozen is thawed, to hear that it is to stop.
+    fn process(&self, name: &str) -> Result<Option<OwnedFd>> {
+        if self.home.load(name).is_err_and(|error| error.kind() == Kind::NotFound) {
+            return Err(crate::home::absent("machine", name));
+        }
+        let Some(container) = self.container(name)? else { return Ok(None) };
+        if matches!(container.status()?, offshoot_runtime::Status::Paused) {
+            self.runtime.resume(name)?;
+        }
+        init_of(&container)
+    }
+
+    /// Removes what is left of a machine that was stopped, unless it has been started anew.
+    fn clear(&self, name: &str) -> Result<()> {
+        let _lock = self.home.lock(name)?;
+        match self.container(name)? {
+            Some(container) if container.is_alive() => {
+                Err(Error::new(Kind::State, format!("machine {name:?} is running again")))
+            }
+            Some(_) => Ok(self.runtime.delete(name, true)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes machines with their file systems, snapshots and addresses. One that runs is refused, or with `force` killed.
+    ///
+    /// # Errors
+    /// No process can be made, or the leases cannot be written.
+    pub fn remove(&self, names: &[String], force: bool, report: &mut dyn FnMut(&str, &Result<()>)) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let mut gone = Vec::new();
+        let mut stopped = |name: &str, result: Result<()>| match result {
+            Ok(()) => gone.push(name.to_owned()),
+            Err(error) => {
+                let result = Err(error);
+                report(name, &result);
+                outcome.add(name, result);
+            }
+        };
+        if force {
+            self.stop_group(names, Duration::ZERO, true, &mut stopped)?;
+        } else {
+            for name in names {
+                let at_rest = match self.process(name) {
+                    Ok(None) => self.clear(name),
+                    Ok(Some(_)) => Err(Error::new(Kind::State, format!("machine {name:?} is running"))
+                        .hint("stop it first, or remove it with --force")),
+                    Err(error) => Err(error),
+                };
+                stopped(name, at_rest);
+            }
+        }
+        let held = self.home.lock_machines()?;
+        // First, so that what a killed process leaves is a machine without a clone, which can be removed again.
+        self.store()?.delete_clones(&gone)?;
+        self.home.give_back_addresses(&self.network_run(), &gone)?;
+        for name in &gone {
+            Last::forget(&self.run(), name);
+            let result = self.home.forget(name, &held);
+            report(name, &result);
+            outcome.add(name, result);
+        }
+        Ok(outcome)
+    }
+}
+
+/// The descriptor of a container's init, while it lives.
+pub(crate) fn init_of(container: &Container) -> Result<Option<OwnedFd>> {
+    match pidfd::open(container.state.init_process_pid.max(1)) {
+        // After opening: the number cannot have come to mean another process since.
+        Ok(process) => Ok(Some(process).filter(|_| container.is_alive())),
+        Err(error) if error.errno() == offshoot_sys::Errno::ESRCH => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until all have ended, at most `patience`; those that have not are left in `waiting`.
+fn wait_for(waiting: &mut Vec<(&str, &OwnedFd)>, patience: Duration) -> Result<()> {
+    let end = Instant::now() + patience;
+    while !waiting.is_empty() {
+        let mut fds: Vec<_> = waiting.iter().map(|(_, process)| (process.as_fd(), POLLIN, 0)).collect();
+        let left = end.saturating_duration_since(Instant::now());
+        if poll(&mut fds, Some(left))? == 0 && left.is_zero() {
+            return Ok(());
+        }
+        let ended: Vec<bool> = fds.iter().map(|(_, _, ready)| *ready != 0).collect();
+        let mut at = 0;
+        waiting.retain(|_| {
+            at += 1;
+            !ended[at - 1]
+        });
+        if Instant::now() >= end {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

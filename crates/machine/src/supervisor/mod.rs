@@ -1,0 +1,18 @@
+//! One small process for all machines: it is the parent of their inits, so that it knows how each ended, restarts those that
+//! asked to be, and keeps their consoles. It starts when it is needed and ends when no machine runs.
+//!
+//! Stopping and removing do not need it. Should it be killed, the machines go on, and the next one finds them: what it
+//! cannot know of them then (a console, on older kernels how one ended) it says.
+
+mod client;
+mod console;
+mod message;
+mod serve;
+mod watch;
+
+pub(crate) use client::leave_alone;
+pub use client::{Attached, attach, relay, start};
+pub use console::logs;
+pub(crate) use message::Hand;
+pub use message::Last;
+pub use serve::{forget_caller, let_go, supervise};

@@ -1,0 +1,424 @@
+//! The supervisor itself: one loop that never waits for anything but news. Whatever takes time a child does, which a fork
+//! makes of it without exec.
+
+use super::client::{address, make};
+use super::console::Console;
+use super::message::{Given, Granted, Hand, Last, Request, Started, receive, send};
+use super::watch::{End, Watched};
+use crate::error::{Error, Kind, Result};
+use crate::machines::Machines;
+use crate::network::Server;
+use crate::pool;
+use crate::stop::init_of;
+use offshoot_runtime::{Format, Log, Runtime};
+use offshoot_sys::event::{self, POLLIN};
+use offshoot_sys::fork;
+use offshoot_sys::libc::{LOCK_EX, LOCK_NB, RLIMIT_NOFILE, SIGCHLD, SIGINT, SIGPIPE, SIGTERM};
+use offshoot_sys::{path, process, socket};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+/// Between two looks at what gives no news: name servers, ends that are not told yet.
+const TICK: Duration = Duration::from_secs(5);
+/// The same while an end is not told yet.
+const MOMENT: Duration = Duration::from_millis(50);
+/// How long a caller may take over its request.
+const REQUEST: Duration = Duration::from_secs(2);
+
+/// The supervisor's knowledge.
+struct Supervisor {
+    machines: Machines,
+    listener: UnixListener,
+    signals: OwnedFd,
+    hand: Hand,
+    handed: OwnedFd,
+    watched: BTreeMap<String, Watched>,
+    /// Children that are at work.
+    working: BTreeSet<i32>,
+    stay: bool,
+}
+
+/// Watches over machines until none runs, or, with `stay`, until it is told to end. `ready` is called when callers can connect.
+///
+/// For a program that does nothing else: it blocks signals, raises the limit of open files and reaps all children.
+///
+/// # Errors
+/// Another supervisor runs, or the socket cannot be made.
+pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()> {
+    let run = machines.run();
+    make(&run)?;
+    let _only = only(&run)?;
+    let signals = [SIGCHLD, SIGTERM, SIGINT, SIGPIPE];
+    event::block_signals(&signals)?;
+    process::set_subreaper(true)?;
+    raise_descriptors();
+    let socket = address(&run);
+    // The one of a supervisor that is gone: the lock says so.
+    let _ = fs::remove_file(&socket);
+    let failed = |error: &std::io::Error| Error::io(format_args!("listen on {}", socket.display()), error);
+    let listener = listen(&run).map_err(|error| failed(&error))?;
+    let (ours, theirs) = socket::seqpacket_pair()?;
+    let mut supervisor = Supervisor {
+        signals: event::signalfd(&signals)?,
+        machines,
+        listener,
+        hand: Hand::new(theirs),
+        handed: ours,
+        watched: BTreeMap::new(),
+        working: BTreeSet::new(),
+        stay,
+    };
+    supervisor.adopt()?;
+    ready();
+    supervisor.serve()?;
+    // Before the lock goes: the next caller finds no socket and starts another.
+    fs::remove_file(&socket).map_err(|error| failed(&error))
+}
+
+/// Closes what the caller had open: a supervisor outlives it by far. For a program that has opened nothing itself yet.
+pub fn forget_caller() {
+    // A kernel that could not do it would be older than any that machines run on.
+    let _ = process::close_range(3, u32::MAX, 0);
+}
+
+/// Leaves the caller's session and tells it, by closing standard output, that the supervisor listens.
+pub fn let_go() {
+    // A session leader stays one.
+    let _ = process::setsid();
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = process::dup2(&null, 1);
+    }
+}
+
+/// A path that is too long for an address is short through a descriptor.
+fn listen(run: &std::path::Path) -> std::io::Result<UnixListener> {
+    let dir = File::open(run)?;
+    UnixListener::bind(path::fd_path(&dir).join("supervisor.sock"))
+}
+
+/// The right to be the supervisor.
+fn only(run: &std::path::Path) -> Result<File> {
+    let file = run.join("supervisor.lock");
+    let opened = File::options().create(true).write(true).truncate(false).open(&file);
+    let opened = opened.map_err(|error| Error::io(format_args!("open {}", file.display()), &error))?;
+    match path::flock(&opened, LOCK_EX | LOCK_NB) {
+        Err(error) if error.errno() == offshoot_sys::Errno::EWOULDBLOCK => {
+            Err(Error::new(Kind::Exists, "failed to start the supervisor: one is running"))
+        }
+        locked => locked.map(|()| opened).map_err(Into::into),
+    }
+}
+
+/// As far as may be: two descriptors a machine.
+fn raise_descriptors() {
+    let own = process::getpid();
+    if let Ok((_, hard)) = process::getrlimit(own, RLIMIT_NOFILE) {
+        // At worst the limit stays, and the machine that is one too many says so.
+        let _ = process::prlimit(own, RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// What woke the supervisor.
+enum News {
+    Caller,
+    Signal,
+    Handed,
+    Ended(String),
+    Printed(String),
+    Typed(String, usize),
+}
+
+impl Supervisor {
+    /// Takes over machines that run already, from a supervisor that was killed.
+    fn adopt(&mut self) -> Result<()> {
+        for name in self.machines.home.machine_names()? {
+            let Ok(Some(container)) = self.machines.container(&name) else { continue };
+            if let Some(process) = init_of(&container)? {
+                let pid = container.state.init_process_pid;
+                self.log().warn(format_args!(
+                    "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
+                ));
+                self.watched.insert(name, Watched { process, pid, console: None, left_alone: false, looks: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> &Log {
+        &self.machines.runtime.log
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        loop {
+            let (news, ticked) = self.wait()?;
+            for one in news {
+                match one {
+                    News::Caller => self.call(),
+                    News::Handed => self.take()?,
+                    News::Signal if self.signal()? => return Ok(()),
+                    News::Signal => {}
+                    News::Ended(name) => self.ended(&name)?,
+                    News::Printed(name) => {
+                        let home = &self.machines.home;
+                        if let Some(watched) = self.watched.get_mut(&name)
+                            && let Some(console) = &mut watched.console
+                            && !console.read(home, &name)
+                        {
+                            watched.console = None;
+                        }
+                    }
+                    News::Typed(name, at) => {
+                        let console = self.watched.get_mut(&name).and_then(|watched| watched.console.as_mut());
+                        // One that left before it moved the others.
+                        if let Some(console) = console.filter(|console| at < console.viewers().len()) {
+                            console.typed(at);
+                        }
+                    }
+                }
+            }
+            if ticked {
+                self.tend_servers();
+                if self.watched.is_empty() && self.working.is_empty() && !self.stay {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits for news; says whether there was none for a while.
+    fn wait(&self) -> Result<(Vec<News>, bool)> {
+        let mut fds = vec![
+            (self.listener.as_fd(), POLLIN, 0),
+            (self.signals.as_fd(), POLLIN, 0),
+            (self.handed.as_fd(), POLLIN, 0),
+        ];
+        let mut meaning = vec![News::Caller, News::Signal, News::Handed];
+        let mut patience = TICK;
+        for (name, watched) in &self.watched {
+            if watched.looks == 0 {
+                fds.push((watched.process.as_fd(), POLLIN, 0));
+                meaning.push(News::Ended(name.clone()));
+            } else {
+                patience = MOMENT;
+            }
+            let Some(console) = &watched.console else { continue };
+            fds.push((console.master().as_fd(), POLLIN, 0));
+            meaning.push(News::Printed(name.clone()));
+            for (at, viewer) in console.viewers().iter().enumerate() {
+                fds.push((viewer.as_fd(), POLLIN, 0));
+                meaning.push(News::Typed(name.clone(), at));
+            }
+        }
+        let count = event::poll(&mut fds, Some(patience))?;
+        let ready: Vec<bool> = fds.iter().map(|(_, _, ready)| *ready != 0).collect();
+        // What a machine printed comes before its end, and is not lost with it.
+        let mut news: Vec<_> =
+            meaning.into_iter().zip(ready).filter_map(|(news, ready)| ready.then_some(news)).collect();
+        news.sort_by_key(|news| matches!(news, News::Ended(_)));
+        let waiting = self.watched.iter().filter(|(_, watched)| watched.looks > 0);
+        news.extend(waiting.map(|(name, _)| News::Ended(name.clone())));
+        Ok((news, count == 0 && patience == TICK))
+    }
+
+    /// Answers a caller. Whoever reaches the socket is root, but may be slow or gone.
+    fn call(&mut self) {
+        let answered =
+            self.listener.accept().map_err(|error| Error::io("accept a caller", &error)).and_then(|(stream, _)| {
+                let (_, uid, _) = socket::peer_credentials(&stream)?;
+                if uid != nix::unistd::geteuid().as_raw() {
+                    return Err(Error::failed("answer a caller", format_args!("it is user {uid}")));
+                }
+                let timeouts =
+                    stream.set_read_timeout(Some(REQUEST)).and_then(|()| stream.set_write_timeout(Some(REQUEST)));
+                timeouts.map_err(|error| Error::io("answer a caller", &error))?;
+                match receive(&stream)? {
+                    None => Ok(()),
+                    Some((request, fds)) => self.answer(stream.into(), request, fds),
+                }
+            });
+        if let Err(error) = answered {
+            self.log().warn(error);
+        }
+    }
+
+    fn answer(&mut self, stream: OwnedFd, request: Request, fds: Vec<OwnedFd>) -> Result<()> {
+        match request {
+            Request::LeaveAlone { names } => {
+                for name in names {
+                    if let Some(watched) = self.watched.get_mut(&name) {
+                        watched.left_alone = true;
+                    }
+                }
+                send(&stream, &Granted { error: None }, &[])
+            }
+            Request::Console { name } => {
+                let console = self.watched.get_mut(&name).map(|watched| watched.console.as_mut());
+                let refusal = match console {
+                    Some(Some(console)) => {
+                        send(&stream, &Granted { error: None }, &[console.master().as_fd()])?;
+                        return console.add(stream);
+                    }
+                    Some(None) => "it was lost with an earlier supervisor, until the machine starts again",
+                    None => "the machine does not run",
+                };
+                send(&stream, &Granted { error: Some(Error::new(Kind::State, refusal)) }, &[])
+            }
+            Request::Start { names, debug } => {
+                let log = match fds.into_iter().next() {
+                    Some(stderr) => Log::file(File::from(stderr), Format::Text, debug),
+                    None => self.log().clone(),
+                };
+                self.work(|machines, hand| {
+                    let machines =
+                        Machines { runtime: Runtime { log, ..machines.runtime.clone() }, ..machines.clone() };
+                    start_all(&machines, &names, hand, &stream)
+                })
+            }
+        }
+    }
+
+    /// Lets a child do what takes time.
+    fn work(&mut self, task: impl FnOnce(&Machines, &Hand) -> Result<()>) -> Result<()> {
+        let (machines, hand) = (&self.machines, &self.hand);
+        let child = fork::fork(0, None, || {
+            // As the supervisor's caller had them, for the container's process to begin with.
+            let ready = event::unblock_signals(&[SIGCHLD, SIGTERM, SIGINT, SIGPIPE]);
+            match ready.map_err(Into::into).and_then(|()| task(machines, hand)) {
+                Ok(()) => 0,
+                Err(error) => {
+                    machines.runtime.log.warn(error);
+                    1
+                }
+            }
+        })?;
+        self.working.insert(child.pid);
+        Ok(())
+    }
+
+    /// Takes machines over from children that start them, as many as there are.
+    fn take(&mut self) -> Result<()> {
+        while event::poll(&mut [(self.handed.as_fd(), POLLIN, 0)], Some(Duration::ZERO))? > 0 {
+            self.take_one()?;
+        }
+        Ok(())
+    }
+
+    fn take_one(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        let (length, fds) = socket::recv(&self.handed, &mut buffer)?;
+        let given: Given =
+            serde_json::from_slice(&buffer[..length]).map_err(|error| Error::failed("read a message", error))?;
+        let mut fds = fds.into_iter();
+        let Some(process) = fds.next() else { return Ok(()) };
+        let console = fds.next().map(Console::new).transpose()?;
+        Last::forget(&self.machines.run(), &given.name);
+        self.watched.insert(given.name, Watched { process, pid: given.pid, console, left_alone: false, looks: 0 });
+        Ok(())
+    }
+
+    /// Reaps children; says whether the supervisor is to end.
+    fn signal(&mut self) -> Result<bool> {
+        let mut end = false;
+        while let Some(info) = event::read_signal(&self.signals)? {
+            end |= matches!(info.ssi_signo as i32, SIGTERM | SIGINT);
+        }
+        // A machine is handed over before it runs: first, so that none that ended at once is taken for an orphan.
+        self.take()?;
+        self.reap();
+        Ok(end)
+    }
+
+    /// Reaps what has ended, but for inits that are watched: their ends are for [`Watched::end`] to see.
+    fn reap(&mut self) {
+        while let Ok(Some(pid)) = fork::peek_any() {
+            if self.watched.values().any(|watched| watched.pid == pid) {
+                // It comes first as long as it is not reaped. Its turn is now.
+                let name = self.watched.iter().find(|(_, watched)| watched.pid == pid).map(|(name, _)| name.clone());
+                if let Some(name) = name
+                    && let Err(error) = self.ended(&name)
+                {
+                    self.log().warn(error);
+                }
+                continue;
+            }
+            if fork::wait_pid(pid).is_err() {
+                return;
+            }
+            self.working.remove(&pid);
+        }
+    }
+
+    /// A machine's init has ended: clears it away, and restarts it if that is what it asked for.
+    fn ended(&mut self, name: &str) -> Result<()> {
+        let Some(watched) = self.watched.get_mut(name) else { return Ok(()) };
+        let Some(end) = watched.end() else { return Ok(()) };
+        if let Some(console) = &mut watched.console {
+            // The last words.
+            console.read(&self.machines.home, name);
+        }
+        let (pid, left_alone) = (watched.pid, watched.left_alone);
+        self.watched.remove(name);
+        self.log().info(format_args!("machine {name:?} {}", end.words()));
+        let run = self.machines.run();
+        Last::save(&run, name, &end.words(), None)?;
+        if left_alone {
+            return Ok(());
+        }
+        let name = name.to_owned();
+        self.work(move |machines, hand| {
+            let finished = finish(machines, hand, &name, pid, end);
+            finished.inspect_err(|error| {
+                let _ = Last::save(&run, &name, &end.words(), Some(error.to_string()));
+            })
+        })
+    }
+
+    /// Starts name servers again that have ended.
+    fn tend_servers(&self) {
+        let run = self.machines.network_run();
+        for network in crate::home::names(&run).unwrap_or_default() {
+            if let Err(error) = Server::new(&run, &network).revive() {
+                self.log().warn(error);
+            }
+        }
+    }
+}
+
+/// Starts machines and tells the caller of each.
+fn start_all(machines: &Machines, names: &[String], hand: &Hand, caller: &OwnedFd) -> Result<()> {
+    let answer = |name: &str, error: Option<Error>| {
+        // A caller that is gone does not keep the machines from starting.
+        let _ = send(caller, &Started { name: name.to_owned(), error }, &[]);
+    };
+    if let Err(error) = machines.bring_networks_up(names) {
+        names.iter().for_each(|name| answer(name, Some(error.clone())));
+        return Ok(());
+    }
+    pool::each(names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
+        machines.start_one(name, hand)
+    })
+}
+
+/// Clears away what is left of a machine, unless somebody else has, and starts it again after a reboot.
+fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> Result<()> {
+    let lock = match machines.home.lock(name) {
+        // Removed meanwhile.
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        lock => lock?,
+    };
+    match machines.container(name)? {
+        Some(container) if container.state.init_process_pid == pid && !container.is_alive() => {}
+        _ => return Ok(()),
+    }
+    machines.runtime.delete(name, false)?;
+    match end {
+        End::Reboot => {
+            machines.bring_networks_up(&[name.to_owned()])?;
+            machines.start_locked(name, &lock, hand)
+        }
+        _ => Ok(()),
+    }
+}

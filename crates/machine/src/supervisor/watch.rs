@@ -1,0 +1,137 @@
+//! A machine that the supervisor watches, and what its end means.
+
+use super::console::Console;
+use offshoot_sys::fork::{self, Exit};
+use offshoot_sys::libc::{SIGHUP, SIGINT};
+use offshoot_sys::pidfd;
+use std::os::fd::OwnedFd;
+
+/// Looks at an end that is not told yet, between two of which the supervisor waits a moment.
+const LOOKS: u32 = 20;
+
+/// A machine that runs, or has ended just now.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its init.
+    pub process: OwnedFd,
+    /// The init's number.
+    pub pid: i32,
+    /// Its console, unless an earlier supervisor had it.
+    pub console: Option<Console>,
+    /// Whether somebody is stopping it, who also clears it away.
+    pub left_alone: bool,
+    /// How often its end was looked for.
+    pub looks: u32,
+}
+
+/// How a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its init called for a reboot: man 2 reboot, "in a PID namespace".
+    Reboot,
+    /// Its init halted or powered off.
+    PowerOff,
+    /// Its init ended by itself or was killed.
+    Other(Exit),
+    /// Nobody told.
+    Unknown,
+}
+
+impl End {
+    /// What the end of an init in a pid namespace of its own stands for.
+    pub fn of(exit: Option<Exit>) -> End {
+        match exit {
+            Some(Exit::Signal(SIGHUP)) => End::Reboot,
+            Some(Exit::Signal(SIGINT)) => End::PowerOff,
+            Some(exit) => End::Other(exit),
+            None => End::Unknown,
+        }
+    }
+
+    /// In words.
+    pub fn words(self) -> String {
+        match self {
+            End::Reboot => "rebooted".into(),
+            End::PowerOff => "powered off".into(),
+            End::Other(Exit::Code(code)) => format!("init exited with {code}"),
+            End::Other(Exit::Signal(signal)) => format!("init was killed by signal {signal}"),
+            End::Unknown => {
+                "ended; how is not known, as it was not this supervisor's child and the kernel is older than Linux 6.15"
+                    .into()
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// How it ended; `None` to ask again. A child tells it when it is reaped; another's is told by the kernel once that other,
+    /// who may take a moment, has reaped it.
+    pub fn end(&mut self) -> Option<End> {
+        match fork::try_wait(&self.process) {
+            Ok(Some(exit)) => return Some(End::of(Some(exit))),
+            Ok(None) => return None,
+            // ECHILD
+            Err(_) => {}
+        }
+        self.looks += 1;
+        match pidfd::exit(&self.process).or_else(|| self.unreaped()) {
+            None if self.looks < LOOKS => None,
+            exit => Some(End::of(exit)),
+        }
+    }
+
+    /// What a process leaves that nobody has reaped yet.
+    fn unreaped(&self) -> Option<Exit> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // After reading: as long as it can be signalled it has not been reaped, and its number is still its own.
+        pidfd::send_signal(&self.process, 0).ok()?;
+        exit_code(&stat)
+    }
+}
+
+/// man 5 proc_pid_stat: (52) exit_code, of a zombie. The name in parentheses may hold anything.
+fn exit_code(stat: &str) -> Option<Exit> {
+    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+    let status: i32 = fields.get(49).filter(|_| fields[0] == "Z")?.parse().ok()?;
+    Some(match status & 0x7f {
+        0 => Exit::Code(status >> 8 & 0xff),
+        signal => Exit::Signal(signal),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signal_tells_what_the_guest_asked_for() {
+        assert_eq!(End::of(Some(Exit::Signal(1))), End::Reboot);
+        assert_eq!(End::of(Some(Exit::Signal(2))).words(), "powered off");
+        assert_eq!(End::of(Some(Exit::Signal(9))).words(), "init was killed by signal 9");
+        assert_eq!(End::of(Some(Exit::Code(0))), End::Other(Exit::Code(0)));
+        assert!(End::of(None).words().contains("not known"));
+    }
+
+    #[test]
+    fn a_zombie_tells_how_it_ended() {
+        let stat = |state: &str, code: &str| format!("7 (a) b) {state} {} {code}\n", ["0"; 48].join(" "));
+        assert_eq!(exit_code(&stat("Z", "1")), Some(Exit::Signal(1)));
+        assert_eq!(exit_code(&stat("Z", "1792")), Some(Exit::Code(7)));
+        assert_eq!(exit_code(&stat("S", "0")), None);
+        assert_eq!(exit_code(""), None);
+    }
+
+    #[test]
+    fn an_end_is_looked_for_until_it_is_told_or_for_a_while() {
+        let mut child = std::process::Command::new("sh").args(["-c", "kill -1 $$"]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let mut watched =
+            Watched { process: pidfd::open(pid).unwrap(), pid, console: None, left_alone: false, looks: 0 };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while watched.end().is_none_or(|found| found != End::Reboot) {
+            assert!(std::time::Instant::now() < end, "the end was not told");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let _ = child.wait();
+    }
+}
