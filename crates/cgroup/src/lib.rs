@@ -20,12 +20,12 @@ pub mod systemd;
 
 pub use error::{Error, Result};
 pub use oom::{OomEvent, OomWatch};
-pub use probe::{probe, probe_systemd};
+pub use probe::{huge_page_sizes, probe, probe_systemd};
 pub use state::CgroupState;
 
 use dir::Dir;
 use make::Joined;
-use offshoot_plan::cgroup::{CgroupPlan, Devices, Driver, Hierarchy, Limits, SystemdUnit};
+use offshoot_plan::cgroup::{CgroupPlan, Devices, Driver, Hierarchy, Limits};
 use offshoot_sys::{Errno, path};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -179,19 +179,26 @@ impl Cgroup {
         &self.tasks
     }
 
-    /// Moves a process in: with systemd by starting the unit around it; else by its number, for a process that
-    /// could not be created inside.
+    /// Hands out [`Cgroup::task_files`], for the one process that is to enter.
+    #[must_use]
+    pub fn take_task_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.tasks)
+    }
+
+    /// Moves a process in: with systemd by starting the unit around it, with the limits that systemd knows; else by
+    /// its number, for a process that could not be created inside.
     ///
     /// # Errors
     /// When systemd or the kernel refuses.
     pub fn attach(&mut self, pid: i32) -> Result<()> {
         let starting = self.unit.as_ref().filter(|_| !self.started).map(|unit| unit.user);
-        if let (Some(user), Some(plan)) = (starting, self.plan.as_ref())
-            && let Some(unit) = &plan.unit
+        if let (Some(user), Some(plan)) = (starting, self.plan.as_mut())
+            && let Some(unit) = &mut plan.unit
         {
-            let unit: SystemdUnit = unit.clone();
+            // With its limits: another call for them would cost as much again.
+            unit.properties.append(&mut plan.limits.properties);
             Bus::connect(user)?
-                .start_unit(&unit, &[pid.unsigned_abs()])
+                .start_unit(unit, &[pid.unsigned_abs()])
                 .map_err(|e| e.while_doing("unable to apply cgroup configuration"))?;
             self.started = true;
             self.make()?;

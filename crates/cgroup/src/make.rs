@@ -4,7 +4,7 @@ use crate::dir::{Dir, names};
 use crate::{Error, Result};
 use offshoot_plan::cgroup::{CgroupPlan, Hierarchy};
 use offshoot_sys::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 /// The container's directory in one hierarchy.
@@ -28,7 +28,7 @@ impl Joined {
             let root = Dir::mounted(&hierarchy.mount_point)?;
             let above = hierarchy.path.parent().unwrap_or(Path::new(""));
             let name = hierarchy.path.file_name().unwrap_or_default().to_os_string();
-            let parent = root.child(above)?;
+            let parent = if above.as_os_str().is_empty() { root } else { root.child(above)? };
             let dir = parent.child(name.as_ref())?;
             Ok(Joined { hierarchy: hierarchy.clone(), parent, name, dir, made_above: Vec::new(), made: false })
         };
@@ -97,27 +97,34 @@ impl Maker {
                 enable(&parent, &hierarchy.enable)?;
             }
             let made = parent.make(name)?;
-            if made {
-                maker.made.push((parent.child("".as_ref())?, name.to_os_string()));
-            }
-            let dir = parent.child(name.as_ref())?;
-            if hierarchy.is_unified() {
-                check_type(&dir, plan)?;
-            } else if hierarchy.controllers.iter().any(|c| c == "cpuset") {
-                copy_cpuset(&parent, &dir)?;
-            }
             if levels.peek().is_none() {
-                if made {
-                    maker.made.pop();
-                }
+                let dir = open(&parent, name, hierarchy, plan).inspect_err(|_| {
+                    if made {
+                        let _ = parent.unmake(name);
+                    }
+                })?;
                 let (hierarchy, name) = (hierarchy.clone(), name.to_os_string());
                 let made_above = std::mem::take(&mut maker.made);
                 return Ok(Joined { hierarchy, parent, name, dir, made_above, made });
             }
-            parent = dir;
+            if made {
+                maker.made.push((parent.child("".as_ref())?, name.to_os_string()));
+            }
+            parent = open(&parent, name, hierarchy, plan)?;
         }
         Err(Error::new(format!("failed to make a cgroup in {}: no path", hierarchy.mount_point.display())))
     }
+}
+
+/// Opens one level, which can be entered then.
+fn open(parent: &Dir, name: &OsStr, hierarchy: &Hierarchy, plan: &CgroupPlan) -> Result<Dir> {
+    let dir = parent.child(name.as_ref())?;
+    if hierarchy.is_unified() {
+        check_type(&dir, plan)?;
+    } else if hierarchy.controllers.iter().any(|c| c == "cpuset") {
+        copy_cpuset(parent, &dir)?;
+    }
+    Ok(dir)
 }
 
 /// Enables controllers for the cgroups below. A rewrite of what is on already would make the kernel walk all cgroups,

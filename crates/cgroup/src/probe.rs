@@ -20,11 +20,13 @@ pub fn probe() -> Result<CgroupHost> {
         unified.controllers = offered.split_whitespace().map(Into::into).collect();
     }
     host.in_userns = !is_first_userns(&read("/proc/self/uid_map").unwrap_or_default());
-    host.huge_page_sizes = huge_page_sizes();
     Ok(host)
 }
 
-pub(crate) fn huge_page_sizes() -> Vec<String> {
+/// The sizes of huge pages that the host has, as their limits name them. Apart from [`probe`], because few
+/// configurations limit them.
+#[must_use]
+pub fn huge_page_sizes() -> Vec<String> {
     let names = path::open("/sys/kernel/mm/hugepages", libc::O_RDONLY | libc::O_DIRECTORY, 0).and_then(path::read_dir);
     let mut sizes: Vec<String> =
         names.unwrap_or_default().iter().filter_map(|name| huge_page_size(name.to_str()?)).collect();

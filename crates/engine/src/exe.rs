@@ -39,11 +39,14 @@ pub fn protect(log: &Log) -> Result<()> {
     let view = match overlay(&exe) {
         Ok(view) if guard(&view).context(doing)?.is_some() => view,
         // A kernel without overlayfs, a caller without rights, a file that lies on an overlay already, or lies nowhere.
-        _ => copy(&exe).context(doing)?,
+        _ => {
+            let copy = copy(&exe).context(doing)?;
+            if guard(&copy).context(doing)?.is_none() {
+                return Err(Error::new("failed to protect the program's own file: its copy can be written"));
+            }
+            copy
+        }
     };
-    if guard(&view).context(doing)?.is_none() {
-        return Err(Error::new("failed to protect the program's own file: its copy can be written"));
-    }
     let env = strings(std::env::vars_os().map(|(key, value)| [key, value].join(OsStr::new("="))));
     let Err(error) = process::execveat(&view, c"", &args, &env, libc::AT_EMPTY_PATH);
     Err(error).context(doing)

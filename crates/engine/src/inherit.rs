@@ -19,7 +19,7 @@ pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd) -> Resu
     keep.extend(opened.namespaces.iter().map(|(_, fd)| fd.as_raw_fd()));
     let lists: [&[OwnedFd]; 3] = [&opened.sources, &opened.cgroups, &opened.tasks];
     keep.extend(lists.into_iter().flatten().map(AsRawFd::as_raw_fd));
-    let singles = [&opened.init, &opened.root, &opened.fifo, &opened.console, &opened.null];
+    let singles = [&opened.init, &opened.root, &opened.fifo, &opened.console];
     keep.extend(singles.into_iter().flatten().map(AsRawFd::as_raw_fd));
     close_all_but(preserved, &keep)
 }

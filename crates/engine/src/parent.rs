@@ -175,9 +175,8 @@ impl Host<'_> {
     fn clone_first(&mut self, mut opened: Opened) -> Result<HostEnd> {
         let (end, child_end) = protocol::pair()?;
         let flags = if self.job.launcher.is_some() { 0 } else { self.job.clone_flags };
-        for tasks in self.cgroup.iter().flat_map(|cgroup| cgroup.task_files()) {
-            opened.tasks.push(tasks.try_clone().context(|| "keep a cgroup".into())?);
-        }
+        opened.tasks = self.cgroup.as_mut().map(Cgroup::take_task_files).unwrap_or_default();
+        let enters_itself = !opened.tasks.is_empty();
         let job = self.job;
         // Taken by the child, which is a copy: whichever clone succeeds runs it.
         let mut child = Some((opened, child_end));
@@ -193,7 +192,7 @@ impl Host<'_> {
         let (into, other) = self.cgroup.as_ref().map_or((None, None), |cgroup| (cgroup.fd(), cgroup.other_fd()));
         // The container's own cgroup is gone when nobody is left in it.
         let into = into.or(other);
-        self.attached = into.is_some() || self.cgroup.as_ref().is_some_and(|c| !c.task_files().is_empty());
+        self.attached = into.is_some() || enters_itself;
         // A cgroup with inner processes, a threaded one, one that is not ours to enter.
         let refused = |made: &offshoot_sys::Result<Child>| {
             made.as_ref().is_err_and(|error| {

@@ -54,17 +54,14 @@ pub fn file(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         let (parent, name) = parent(root, &path)?;
-        match path::readlinkat(Some(parent.as_fd()), name) {
+        let flags = libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        match path::openat2(Some(parent.as_fd()), name, flags, 0o755, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS) {
             // A link that leads nowhere yet: the file belongs where it leads.
-            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
-            Err(_) => {
-                let flags = libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-                let rules = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
-                let made = path::openat2(Some(parent.as_fd()), name, flags, 0o755, rules)?;
-                drop(made);
-                return path::openat2(Some(parent.as_fd()), name, libc::O_PATH | libc::O_NOFOLLOW, 0, rules)
-                    .map_err(Into::into);
+            Err(error) if error.errno() == Errno::ELOOP => {
+                let target = path::readlinkat(Some(parent.as_fd()), name)?;
+                path = path.parent().unwrap_or(Path::new("/")).join(target);
             }
+            result => return result.map_err(Into::into),
         }
     }
     Err(Error::new(format!("{path:?} in the root filesystem: too many levels of symbolic links")))
@@ -79,13 +76,24 @@ pub fn parent<'a>(root: BorrowedFd, path: &'a Path) -> Result<(OwnedFd, &'a OsSt
     Ok((directory(root, path.parent().unwrap_or(Path::new("/")))?, name))
 }
 
-/// Walks down from `root`, making directories where nothing is. Links that lead nowhere are followed, as
+/// Makes the directory `wanted`, which is missing, and those above it. Links that lead nowhere are followed, as
 /// `mkdir -p` in a chroot would have to.
-fn make(root: BorrowedFd, wanted: &Path) -> Result<OwnedFd> {
+///
+/// # Errors
+/// As [`directory`].
+pub fn make(root: BorrowedFd, wanted: &Path) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    // Most often only the last one is missing, and nothing is in its place.
+    if let (Some(above), Some(name)) = (wanted.parent(), wanted.file_name())
+        && let Ok(above) = open(root, if above == Path::new("") { Path::new("/") } else { above }, flags)
+        && path::mkdirat(Some(above.as_fd()), name, 0o755).is_ok()
+    {
+        return open_made(above.as_fd(), name);
+    }
     let mut path = wanted.to_owned();
     'links: for _ in 0..MAX_LINKS {
         let mut done = PathBuf::from("/");
-        let mut dir = open(root, Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?;
+        let mut dir = open(root, Path::new("/"), flags)?;
         let parts: Vec<_> = path.components().collect();
         for (i, part) in parts.iter().enumerate() {
             let name = match part {
@@ -95,7 +103,7 @@ fn make(root: BorrowedFd, wanted: &Path) -> Result<OwnedFd> {
             };
             let next = done.join(name);
             // From the root each time, so that `..` and links never leave it.
-            match open(root, &next, libc::O_PATH | libc::O_DIRECTORY) {
+            match open(root, &next, flags) {
                 Ok(found) => dir = found,
                 Err(error) if error.errno() == Errno::ENOENT => {
                     if let Ok(target) = path::readlinkat(Some(dir.as_fd()), name) {
@@ -115,7 +123,11 @@ fn make(root: BorrowedFd, wanted: &Path) -> Result<OwnedFd> {
     Err(Error::new(format!("{} in the root filesystem: too many levels of symbolic links", wanted.display())))
 }
 
-fn make_one(dir: BorrowedFd, name: &OsStr) -> Result<OwnedFd> {
+/// Makes and opens the directory `name` in `dir`; one that is there already will do.
+///
+/// # Errors
+/// It cannot be made, or something else is there.
+pub fn make_one(dir: BorrowedFd, name: &OsStr) -> Result<OwnedFd> {
     if name == ".." {
         return Err(Error::new("a path leads through \"..\" out of a directory that does not exist"));
     }
@@ -123,6 +135,10 @@ fn make_one(dir: BorrowedFd, name: &OsStr) -> Result<OwnedFd> {
         Err(error) if error.errno() != Errno::EEXIST => return Err(error.into()),
         _ => {}
     }
+    open_made(dir, name)
+}
+
+fn open_made(dir: BorrowedFd, name: &OsStr) -> Result<OwnedFd> {
     let rules = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
     path::openat2(Some(dir), name, libc::O_PATH | libc::O_DIRECTORY, 0, rules)
         .context(|| format!("open the directory {name:?} that was just made"))

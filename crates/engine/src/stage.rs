@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 /// What a container or an exec'd process is made from: a view of a plan.
 #[derive(Clone, Copy)]
@@ -48,8 +49,6 @@ pub(crate) struct Opened {
     pub fifo: Option<OwnedFd>,
     /// Where the terminal's master is sent.
     pub console: Option<OwnedFd>,
-    /// What is bound over a file's masked path, `/dev/null`, and opened again for stdio.
-    pub null: Option<OwnedFd>,
 }
 
 /// The state of a process on its way to its program.
@@ -63,6 +62,8 @@ pub(crate) struct Stage<'a> {
     pub root: Option<OwnedFd>,
     /// A procfs that this process mounted itself, so that nobody can have put anything over it.
     pub procfs: Option<OwnedFd>,
+    /// The container's directory in which the last device was made, by its path.
+    pub device_dir: Option<(PathBuf, OwnedFd)>,
     /// Whether the process is in a user namespace that it does not share with the host.
     pub in_userns: bool,
     /// Whether the working directory could be entered with root's rights.
@@ -86,6 +87,7 @@ pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
         pid: 0,
         root: None,
         procfs: None,
+        device_dir: None,
         in_userns: false,
         entered_cwd: false,
         program: None,

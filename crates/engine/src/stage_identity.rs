@@ -188,8 +188,7 @@ impl Stage<'_> {
     /// host's or the container's, but nobody's own.
     fn give_streams(&self, uid: u32) -> Result<()> {
         for stream in 0..3 {
-            let Some(fd) = crate::streams::borrow(stream) else { continue };
-            let stat = path::fstat(fd)?;
+            let Some((fd, stat)) = crate::streams::borrow(stream) else { continue };
             let null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
             if null || stat.st_uid == uid {
                 continue;
@@ -236,8 +235,7 @@ impl Stage<'_> {
 
     /// Makes the working directory, as runc does, inside the root only.
     pub fn make_cwd(&mut self) -> Result<()> {
-        let root = path::open("/", crate::stage_enter::O_DIR, 0)?;
-        match resolve::directory(root.as_fd(), &self.job.process.cwd) {
+        match resolve::directory(self.root()?, &self.job.process.cwd) {
             // It may be there and closed to root of the user namespace; entering it will tell.
             Err(_) if self.in_userns => Ok(()),
             result => result.map(drop).context(|| format!("create the working directory {:?}", self.job.process.cwd)),

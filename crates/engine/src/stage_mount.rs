@@ -68,12 +68,10 @@ impl Stage<'_> {
         if is_dir != target_is_dir {
             return Err(Error::new("one of source and destination is a directory, the other is not: not a directory"));
         }
-        check_proc(
-            wanted,
-            &target,
-            mount::fstatfs_magic(&tree)? == PROC_MAGIC
-                && mount::statx(Some(tree.as_fd()), "", libc::AT_EMPTY_PATH)?.ino == 1,
-        )?;
+        let is_procfs = wanted.destination == Path::new("/proc")
+            && mount::fstatfs_magic(&tree)? == PROC_MAGIC
+            && mount::statx(Some(tree.as_fd()), "", libc::AT_EMPTY_PATH)?.ino == 1;
+        check_proc(wanted, &target, is_procfs)?;
         mount::move_mount(&tree, &target)?;
         Ok(tree)
     }
@@ -114,7 +112,7 @@ impl Stage<'_> {
         let existed = found.is_some();
         let target = match found {
             Some(fd) => fd,
-            None => resolve::directory(root, &wanted.destination)?,
+            None => resolve::make(root, &wanted.destination)?,
         };
         if kernel_tree && !existed {
             resolve::open_ordinary(root, &wanted.destination, libc::O_PATH).map_err(|_| not_ordinary(wanted))?;
@@ -196,7 +194,7 @@ impl Stage<'_> {
                 },
                 false => clone_or_take(&self.opened.cgroups, index)?,
             };
-            let dir = resolve::directory(tree.as_fd(), Path::new(name))?;
+            let dir = resolve::make_one(tree.as_fd(), name.as_ref())?;
             set_attributes(&bind, fixed | if writable { 0 } else { attr::RDONLY }, 0, false)?;
             mount::move_mount(&bind, &dir)?;
             for link in hierarchy.controllers.iter().filter(|_| hierarchy.controllers.len() > 1) {

@@ -56,7 +56,6 @@ impl Stage<'_> {
 
     pub fn bind_root(&mut self) -> Result<()> {
         let rootfs = self.plan()?.rootfs.clone();
-        self.opened.null = Some(open_null(Path::new("/dev/null"), None)?);
         let at = || format!("mount the root filesystem {}", rootfs.display());
         let tree = match self.opened.root.take() {
             Some(tree) => tree,
@@ -70,29 +69,42 @@ impl Stage<'_> {
 
     pub fn device(&mut self, device: &Device) -> Result<()> {
         let what = || format!("make the device {}", device.path.display());
-        let root = self.root()?;
-        let (parent, name) = resolve::parent(root, &device.path).context(what)?;
-        if !self.in_userns {
-            let number = libc::makedev(device.number.0, device.number.1);
-            match path::mknodat(Some(parent.as_fd()), name, device.kind | device.mode, number) {
-                Ok(()) => return own_node(&parent, Path::new(name), device).context(what),
-                Err(error) if error.errno() == Errno::EEXIST => {
-                    return own_node(&parent, Path::new(name), device).context(what);
-                }
-                // A user namespace around the runtime: bind the host's node.
-                Err(error) if error.errno() == Errno::EPERM => {}
-                Err(error) => return Err(error).context(what),
-            }
+        // In a user namespace, made here or around the runtime: bind the host's node.
+        if !self.in_userns && self.make_node(device).context(what)? {
+            return Ok(());
         }
         let source = path::open(&device.path, libc::O_PATH | libc::O_NOFOLLOW, 0).context(what)?;
         verify_node(&source, device).context(what)?;
-        let target = resolve::file(root, &device.path).context(what)?;
+        let target = resolve::file(self.root()?, &device.path).context(what)?;
         mount::move_mount(clone_mount(&source, false)?, &target).context(what)
     }
 
+    /// Makes a node, or makes sure that it is there; false where this process may make none.
+    fn make_node(&mut self, device: &Device) -> Result<bool> {
+        let dir = device.path.parent().unwrap_or(Path::new("/"));
+        let name = Path::new(device.path.file_name().ok_or_else(|| Error::new("the path has no name"))?);
+        // Most are in one directory.
+        let (_, parent) = match self.device_dir.take_if(|(path, _)| path == dir) {
+            Some(same) => self.device_dir.insert(same),
+            None => {
+                let parent = resolve::directory(self.root()?, dir)?;
+                self.device_dir.insert((dir.to_owned(), parent))
+            }
+        };
+        let number = libc::makedev(device.number.0, device.number.1);
+        match path::mknodat(Some(parent.as_fd()), name, device.kind | device.mode, number) {
+            Err(error) if error.errno() == Errno::EPERM => return Ok(false),
+            Err(error) if error.errno() != Errno::EEXIST => return Err(error.into()),
+            _ => {}
+        }
+        own_node(parent, name, device).map(|()| true)
+    }
+
     pub fn device_links(&mut self) -> Result<()> {
-        let dev =
-            resolve::directory(self.root()?, Path::new("/dev")).context(|| "open /dev of the container".into())?;
+        let dev = match self.device_dir.take() {
+            Some((path, fd)) if path == Path::new("/dev") => fd,
+            _ => resolve::directory(self.root()?, Path::new("/dev")).context(|| "open /dev of the container".into())?,
+        };
         let mut links = vec![
             ("fd", "/proc/self/fd"),
             ("stdin", "/proc/self/fd/0"),
@@ -168,25 +180,25 @@ impl Stage<'_> {
         let rootfs = &self.plan()?.rootfs;
         let what = || format!("change the root to {}", rootfs.display());
         process::chroot(rootfs).context(what)?;
-        process::chdir("/").context(what)
+        process::chdir("/").context(what)?;
+        self.root = Some(path::open("/", O_DIR, 0).context(what)?);
+        Ok(())
     }
 
     pub fn root_propagation(&mut self, flags: u64) -> Result<()> {
-        let root = path::open("/", O_DIR, 0)?;
-        set_propagation(&root, flags).context(|| "set the propagation of /".into())
+        set_propagation(self.root()?, flags).context(|| "set the propagation of /".into())
     }
 
     /// A standard stream on the host's `/dev/null` would keep the host's `/dev` in reach of the container.
     pub fn reopen_null(&mut self) -> Result<()> {
         let mut null = None;
         for stream in 0..3 {
-            let Some(fd) = crate::streams::borrow(stream) else { continue };
-            let stat = path::fstat(fd)?;
+            let Some((_, stat)) = crate::streams::borrow(stream) else { continue };
             if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
                 continue;
             }
             if null.is_none() {
-                null = match resolve::open(&path::open("/", O_DIR, 0)?, Path::new("/dev/null"), libc::O_RDWR) {
+                null = match resolve::open(self.root()?, Path::new("/dev/null"), libc::O_RDWR) {
                     Ok(fd) => Some(fd),
                     // A container without /dev/null keeps the stream it has.
                     Err(_) => return Ok(()),
@@ -209,20 +221,18 @@ impl Stage<'_> {
 
     pub fn readonly(&mut self, destination: &Path) -> Result<()> {
         let what = || format!("make {} read-only", destination.display());
-        let root = path::open("/", O_DIR, 0)?;
-        let fd = resolve::open(&root, destination, libc::O_PATH).context(what)?;
+        let fd = resolve::open(self.root()?, destination, libc::O_PATH).context(what)?;
         set_attributes(&fd, MOUNT_ATTR_RDONLY, 0, false).context(what)
     }
 
     pub fn root_readonly(&mut self) -> Result<()> {
-        let root = path::open("/", O_DIR, 0)?;
-        set_attributes(&root, MOUNT_ATTR_RDONLY, 0, false).context(|| "make the root filesystem read-only".into())
+        set_attributes(self.root()?, MOUNT_ATTR_RDONLY, 0, false)
+            .context(|| "make the root filesystem read-only".into())
     }
 
     pub fn readonly_path(&mut self, path: &Path) -> Result<()> {
         let what = || format!("make {} read-only", path.display());
-        let root = path::open("/", O_DIR, 0)?;
-        let target = match resolve::open(&root, path, libc::O_PATH) {
+        let target = match resolve::open(self.root()?, path, libc::O_PATH) {
             Err(error) if is_absent(&error) => return Ok(()),
             result => result.context(what)?,
         };
@@ -233,12 +243,12 @@ impl Stage<'_> {
 
     /// Directories share one read-only tmpfs, files one `/dev/null`: a mount each, but no file system each.
     pub fn masked_paths(&mut self, paths: &[std::path::PathBuf]) -> Result<()> {
-        let root = path::open("/", O_DIR, 0)?;
+        let root = self.root()?;
         let mut empty: Option<OwnedFd> = None;
         let mut null: Option<OwnedFd> = None;
         for masked in paths {
             let what = || format!("mask {}", masked.display());
-            let target = match resolve::open(&root, masked, libc::O_PATH) {
+            let target = match resolve::open(root, masked, libc::O_PATH) {
                 Err(error) if is_absent(&error) => continue,
                 result => result.context(what)?,
             };
@@ -254,7 +264,7 @@ impl Stage<'_> {
             } else {
                 if null.is_none() {
                     // CVE-2025-31133: the image's /dev/null may be anything; only 1:3 will do.
-                    null = Some(open_null(Path::new("/dev/null"), Some(root.as_fd())).context(what)?);
+                    null = Some(open_null(root).context(what)?);
                 }
                 if let Some(null) = &null {
                     mount::move_mount(clone_mount(null, false)?, &target).context(what)?;
@@ -279,12 +289,9 @@ fn is_absent(error: &offshoot_sys::Error) -> bool {
     matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR)
 }
 
-/// Opens a `/dev/null` and makes sure that it is one.
-fn open_null(path: &Path, root: Option<BorrowedFd>) -> Result<OwnedFd> {
-    let fd = match root {
-        Some(root) => resolve::open(root, path, libc::O_PATH)?,
-        None => path::open(path, libc::O_PATH | libc::O_NOFOLLOW, 0)?,
-    };
+/// Opens the container's `/dev/null` and makes sure that it is one.
+fn open_null(root: BorrowedFd) -> Result<OwnedFd> {
+    let fd = resolve::open(root, Path::new("/dev/null"), libc::O_PATH)?;
     is_null(fd.as_fd())?;
     Ok(fd)
 }
@@ -297,12 +304,12 @@ fn is_null(fd: BorrowedFd) -> Result<()> {
     }
 }
 
-fn verify_node(fd: &OwnedFd, device: &Device) -> Result<()> {
+fn verify_node(fd: &OwnedFd, device: &Device) -> Result<path::Stat> {
     let stat = path::fstat(fd)?;
     let kind = stat.st_mode & libc::S_IFMT;
     let same_number = device.kind == libc::S_IFIFO || stat.st_rdev == libc::makedev(device.number.0, device.number.1);
     match kind == device.kind && same_number {
-        true => Ok(()),
+        true => Ok(stat),
         false => Err(Error::new("there is another file in its place")),
     }
 }
@@ -311,8 +318,7 @@ fn verify_node(fd: &OwnedFd, device: &Device) -> Result<()> {
 fn own_node(parent: &OwnedFd, name: &Path, device: &Device) -> Result<()> {
     let rules = path::RESOLVE_BENEATH | path::RESOLVE_NO_SYMLINKS;
     let node = path::openat2(Some(parent.as_fd()), name, libc::O_PATH | libc::O_NOFOLLOW, 0, rules)?;
-    verify_node(&node, device)?;
-    let stat = path::fstat(&node)?;
+    let stat = verify_node(&node, device)?;
     if (stat.st_uid, stat.st_gid) != device.owner {
         path::fchownat(Some(node.as_fd()), "", device.owner.0, device.owner.1, libc::AT_EMPTY_PATH)?;
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::LazyLock;
 
-/// Standard stream `number`, if it is open.
-pub(crate) fn borrow(number: i32) -> Option<BorrowedFd<'static>> {
+/// Standard stream `number`, and what it is, if it is open.
+pub(crate) fn borrow(number: i32) -> Option<(BorrowedFd<'static>, path::Stat)> {
     static STREAMS: LazyLock<(io::Stdin, io::Stdout, io::Stderr)> =
         LazyLock::new(|| (io::stdin(), io::stdout(), io::stderr()));
     let fd = match number {
@@ -14,5 +14,5 @@ pub(crate) fn borrow(number: i32) -> Option<BorrowedFd<'static>> {
         1 => STREAMS.1.as_fd(),
         _ => STREAMS.2.as_fd(),
     };
-    path::fstat(fd).is_ok().then_some(fd)
+    path::fstat(fd).ok().map(|stat| (fd, stat))
 }

@@ -70,7 +70,7 @@ impl Runtime {
         let Decision { plan, mut rootfs } = self.decide(wanted, bundle, system)?;
         let socket = wanted.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, bundle, self, rootfs.as_ref(), system))?;
+        let mut container = self.reserve(record(&plan, bundle, rootfs.as_ref(), system))?;
         ids.into_iter().for_each(Claim::keep);
         let root = match &mut rootfs {
             None => system.and_then(|system| system.map_root(&plan)).transpose(),
@@ -136,7 +136,7 @@ impl Runtime {
             ..Request::default()
         };
         let request = system.map_or(request.clone(), |system| system.request(request));
-        let (plan, rootfs) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
+        let (plan, rootfs) = both(offshoot_plan::build(&bundle.spec, &request, &self.host_for(&bundle.spec)?), asked)?;
         for warning in &plan.warnings {
             self.log.warn(warning);
         }
@@ -217,13 +217,7 @@ pub(crate) fn started(error: &offshoot_engine::Error) -> Error {
 }
 
 /// The first record: all that a later `delete` needs, wherever this process is killed.
-pub(crate) fn record(
-    plan: &Plan,
-    bundle: &Bundle,
-    runtime: &Runtime,
-    rootfs: Option<&Rootfs>,
-    system: Option<&System>,
-) -> State {
+pub(crate) fn record(plan: &Plan, bundle: &Bundle, rootfs: Option<&Rootfs>, system: Option<&System>) -> State {
     let resources = bundle.spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
     let labels = plan.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let streams = (0..3).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
@@ -234,7 +228,7 @@ pub(crate) fn record(
             rootfs: plan.rootfs.clone(),
             labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
         },
-        rootless: runtime.is_rootless(),
+        rootless: plan.cgroup.rootless,
         external_descriptors: streams.map(|link| link.unwrap_or_default().to_string_lossy().into_owned()).collect(),
         version: VERSION,
         oci_version: bundle.spec.oci_version.clone(),

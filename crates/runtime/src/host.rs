@@ -4,7 +4,9 @@ use crate::{Error, Result, Runtime};
 use offshoot_plan::Host;
 use offshoot_plan::cgroup::{CgroupHost, Driver, Mode};
 use offshoot_seccomp::{Arch, Kernel, flag};
+use offshoot_spec::Spec;
 use offshoot_sys::seccomp::flag_available;
+use offshoot_sys::{libc, path};
 use std::fs;
 use std::path::Path;
 
@@ -31,8 +33,20 @@ impl Runtime {
     /// # Errors
     /// `/proc` cannot be read, or systemd does not answer although it is to make the cgroup.
     pub fn host(&self) -> Result<Host> {
+        let mut host = self.host_for(&Spec::default())?;
+        host.cgroup.huge_page_sizes = offshoot_cgroup::huge_page_sizes();
+        Ok(host)
+    }
+
+    /// As [`Runtime::host`], without what only other configurations need.
+    pub(crate) fn host_for(&self, spec: &Spec) -> Result<Host> {
         let driver = if self.systemd_cgroup { Driver::Systemd { user: self.is_rootless() } } else { Driver::Fs };
-        self.cgroup_host(driver).map(facts)
+        let mut cgroup = self.cgroup_host(driver)?;
+        let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+        if resources.is_some_and(|resources| !resources.hugepage_limits.is_empty()) {
+            cgroup.huge_page_sizes = offshoot_cgroup::huge_page_sizes();
+        }
+        Ok(facts(cgroup))
     }
 
     /// What a further process depends on: not the cgroups, which exist.
@@ -92,7 +106,9 @@ fn number(path: &str) -> Option<u8> {
 
 /// The caller's bounding set: what it can give away. Without `/proc` the kernel decides.
 pub(crate) fn bounding() -> u64 {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| bounding_of(&status)).unwrap_or(u64::MAX)
+    // Not by `std`, which starts with 32 bytes where a file does not tell its size.
+    let status = path::open("/proc/self/status", libc::O_RDONLY, 0).and_then(|file| path::read_to_end(file, 1 << 16));
+    status.ok().and_then(|status| bounding_of(&String::from_utf8_lossy(&status))).unwrap_or(u64::MAX)
 }
 
 fn bounding_of(status: &str) -> Option<u64> {

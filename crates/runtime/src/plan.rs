@@ -39,7 +39,7 @@ impl Runtime {
             ..Request::default()
         };
         let request = system.as_ref().map_or(request.clone(), |system| system.request(request));
-        let (plan, clone) = both(offshoot_plan::build(&bundle.spec, &request, &self.host()?), asked)?;
+        let (plan, clone) = both(offshoot_plan::build(&bundle.spec, &request, &self.host_for(&bundle.spec)?), asked)?;
         Ok(Script { plan, clone: clone.unwrap_or_default() })
     }
 }

@@ -49,7 +49,7 @@ impl Runtime {
         };
         let socket = launch.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(terminal, launch.detached, socket)?.split();
-        let mut container = self.reserve(record(&plan, &bundle, self, rootfs.as_ref(), None))?;
+        let mut container = self.reserve(record(&plan, &bundle, rootfs.as_ref(), None))?;
         let root = self.mount_clone(rootfs.as_mut(), &plan);
         let revived = root.and_then(|root| self.revive(&mut container, &bundle, &plan, root, theirs, source));
         let made = revived.and_then(|created| {

@@ -34,7 +34,8 @@ impl Runtime {
         let Some(state) = &container.state.cgroup else {
             return Err(Error::new(Kind::System, "the container has no cgroup"));
         };
-        let host = self.cgroup_host(state.driver)?;
+        let mut host = self.cgroup_host(state.driver)?;
+        host.huge_page_sizes = offshoot_cgroup::huge_page_sizes();
         let limits = |resources: &Resources| {
             cgroup::update(resources, state.driver, &host).map_err(|problems| Error::problems(&problems))
         };
