@@ -11,11 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use offshoot_sys::mount::{
     AT_EMPTY_PATH, AT_RECURSIVE, FsContext, MOUNT_ATTR_IDMAP, MountAttr, OPEN_TREE_CLONE, fstatfs, mount_legacy,
     mount_setattr, move_mount_to, open_tree, statx,
 };
+use offshoot_sys::path;
 
 use crate::dir::Dir;
 use crate::driver::overlay::ensure_writable;
@@ -76,8 +76,8 @@ struct Layers {
     options: Vec<(String, Option<String>)>,
 }
 
-fn overlay(path: &Path, idmap: &IdMap) -> Result<OwnedFd> {
-    let at = statx(None, path, libc::AT_SYMLINK_NOFOLLOW)?;
+fn overlay(root: &Path, idmap: &IdMap) -> Result<OwnedFd> {
+    let at = statx(None, root, libc::AT_SYMLINK_NOFOLLOW)?;
     if !at.is_mount_root() {
         return Err(Error::new(Kind::Unsupported, "it is a directory within an overlay, which cannot be id-mapped")
             .with_hint("put the root filesystem on ext4, xfs, btrfs or tmpfs"));
@@ -86,7 +86,7 @@ fn overlay(path: &Path, idmap: &IdMap) -> Result<OwnedFd> {
         .map_err(|error| Error::io("read(\"/proc/self/mountinfo\")", &error))?;
     let options = super_options(&mountinfo, at.mnt_id)
         .ok_or_else(|| Error::new(Kind::Unsupported, "its mount is not in /proc/self/mountinfo"))?;
-    let layers = Layers::read(options).absolute(path)?;
+    let layers = Layers::read(options).absolute(root)?;
     let mount = match layers.by_descriptors(idmap)? {
         Some(mount) => mount,
         // Before Linux 6.13 layers are taken by path, and only from mounts that are attached.
@@ -184,20 +184,26 @@ impl Layers {
     /// Mounts by descriptors; `None` where the kernel takes none.
     fn by_descriptors(&self, idmap: &IdMap) -> Result<Option<OwnedFd>> {
         let context = FsContext::open("overlay")?;
+        // Detached mounts come apart with their descriptors: these live until the overlay is made.
+        let mut copies = Vec::new();
         for (key, list) in [("lowerdir+", &self.lower), ("datadir+", &self.data)] {
             for layer in list {
-                match context.fd(key, Layers::mapped(layer, idmap)?) {
+                let copy = Layers::mapped(layer, idmap)?;
+                match context.fd(key, &copy) {
                     Err(error) if matches!(error.errno(), Errno::EBADF | Errno::EINVAL) => return Ok(None),
                     result => result?,
                 }
+                copies.push(copy);
             }
         }
         if let Some((home, name)) = self.home()? {
             // One mount for both, as overlayfs demands.
-            let home = Dir::from_fd(Layers::mapped(home, idmap)?, home.to_owned());
+            let copy = Layers::mapped(home, idmap)?;
             for (key, name) in [("upperdir", name), ("workdir", OsStr::new(WORK))] {
-                context.fd(key, home.open_at(Path::new(name), OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?)?;
+                let dir = path::openat(Some(copy.as_fd()), name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+                context.fd(key, dir)?;
             }
+            copies.push(copy);
         }
         for (key, value) in &self.options {
             match value {
@@ -206,6 +212,7 @@ impl Layers {
             }
         }
         idmap.as_mapped_root(|| Ok(context.create()?))?;
+        drop(copies);
         Ok(Some(context.mount(0)?))
     }
 
