@@ -141,6 +141,11 @@ pub struct Process {
 }
 
 impl Plan {
+    /// Whether the process is told of a socket on which it reports readiness.
+    pub fn has_notify_socket(&self) -> bool {
+        self.process.env.iter().any(|entry| entry.starts_with("NOTIFY_SOCKET=/run/notify/"))
+    }
+
     /// The hooks of one kind.
     pub fn hooks_of(&self, kind: HookKind) -> &[Hook] {
         hooks_of(&self.hooks, kind)

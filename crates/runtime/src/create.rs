@@ -117,7 +117,7 @@ impl Runtime {
         let asked = rootfs::request(&bundle.spec)
             .and_then(|request| request.map(|request| Rootfs::find(&request, look)).transpose());
         let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
-        let notifies = notify::is_wanted();
+        let notifies = wanted.reports_ready || notify::is_wanted();
         let request = Request {
             id: wanted.id.clone(),
             bundle: bundle.path.clone(),
@@ -161,7 +161,9 @@ impl Runtime {
         wanted: &Launch,
     ) -> Result<Created> {
         keep(&container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
-        notify::make_directory(&container.dir)?;
+        if plan.has_notify_socket() {
+            notify::make_directory(&container.dir)?;
+        }
         let fifo = container.fifo();
         path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
         // For reading and writing: the process that inherits it neither waits to open it nor meets its end.

@@ -20,6 +20,9 @@ pub struct Launch {
     /// Where images and clones are, for a bundle that names an image (see [`crate::rootfs`]); the default store where not
     /// given.
     pub store: Option<PathBuf>,
+    /// Let the process report that it is ready, whether or not this process has a service manager to tell; see
+    /// [`crate::Runtime::start_and_listen`].
+    pub reports_ready: bool,
     /// Change the root by moving a mount: on a ramdisk pivot_root(2) cannot work.
     pub no_pivot: bool,
     /// Leave the process in the caller's session keyring.

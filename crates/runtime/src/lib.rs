@@ -13,6 +13,7 @@ pub mod container;
 pub mod create;
 mod delete;
 pub mod descriptors;
+mod ended;
 mod error;
 pub mod events;
 pub mod exec;
@@ -50,6 +51,7 @@ pub mod wanted;
 
 pub use connect::Connections;
 pub use container::Container;
+pub use ended::Ended;
 pub use error::{Error, Kind, Result, cause};
 pub use launch::{Further, Launch};
 pub use offshoot_engine::criu;

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the service manager may take to say that it read everything, as systemd's own library waits.
 const BARRIER: Duration = Duration::from_secs(30);
@@ -24,24 +24,20 @@ const BARRIER: Duration = Duration::from_secs(30);
 /// The socket between a container and the service manager.
 #[derive(Debug)]
 pub struct Notify {
-    manager: PathBuf,
+    /// None if only this process wants to know.
+    manager: Option<PathBuf>,
     socket: UnixDatagram,
 }
 
-/// Makes the directory `notify` in the state directory, which the container gets at `/run/notify`, if this process
-/// has a service manager to tell. Returns it.
+/// Makes the directory `notify` in the state directory, which the container gets at `/run/notify`.
 ///
 /// # Errors
 /// The directory cannot be made.
-pub fn make_directory(state_dir: &Path) -> Result<Option<PathBuf>> {
-    if manager().is_none() {
-        return Ok(None);
-    }
+pub(crate) fn make_directory(state_dir: &Path) -> Result<()> {
     let dir = state_dir.join("notify");
     let made = DirBuilder::new().mode(0o755).create(&dir);
     made.and_then(|()| fs::set_permissions(&dir, Permissions::from_mode(0o755)))
-        .map_err(|error| Error::io(format_args!("make {}", dir.display()), &error))?;
-    Ok(Some(dir))
+        .map_err(|error| Error::io(format_args!("make {}", dir.display()), &error))
 }
 
 /// Whether this process has a service manager to tell.
@@ -61,7 +57,15 @@ impl Notify {
     /// # Errors
     /// The socket cannot be made.
     pub fn bind(state_dir: &Path) -> Result<Option<Notify>> {
-        let Some(manager) = manager() else { return Ok(None) };
+        manager().map_or(Ok(None), |manager| Notify::open(state_dir, Some(manager)))
+    }
+
+    /// The same for this process alone.
+    pub(crate) fn listen(state_dir: &Path) -> Result<Option<Notify>> {
+        Notify::open(state_dir, None)
+    }
+
+    fn open(state_dir: &Path, manager: Option<PathBuf>) -> Result<Option<Notify>> {
         let dir = state_dir.join("notify");
         let path = dir.join("notify.sock");
         let failed = |error: &io::Error| Error::io(format_args!("listen on {}", path.display()), error);
@@ -83,6 +87,28 @@ impl Notify {
         self.socket.as_fd()
     }
 
+    /// Waits until the container's process says that it is ready, no longer than `patience`; false if it did not, or is
+    /// gone.
+    ///
+    /// # Errors
+    /// The socket cannot be read.
+    pub fn wait_ready(&self, process: BorrowedFd, patience: Duration) -> Result<bool> {
+        let failed = |error: offshoot_sys::Error| Error::io("wait until the container is ready", &error.into());
+        let end = Instant::now() + patience;
+        loop {
+            let mut fds = [(self.socket.as_fd(), POLLIN, 0), (process, POLLIN, 0)];
+            let left = end.saturating_duration_since(Instant::now());
+            event::poll(&mut fds, Some(left)).map_err(failed)?;
+            let [(_, _, said), (_, _, gone)] = fds;
+            if said != 0 && self.relay(std::process::id())? {
+                return Ok(true);
+            }
+            if gone != 0 || left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Reads one message. If it says that the container is ready, tells the service manager, and that `main` is the
     /// process to watch; returns whether it did.
     ///
@@ -90,10 +116,12 @@ impl Notify {
     /// The service manager's socket refuses.
     pub fn relay(&self, main: u32) -> Result<bool> {
         let mut buffer = [0; 4096];
-        let failed = |error: &io::Error| Error::io(format_args!("notify {}", self.manager.display()), error);
-        let length = self.socket.recv(&mut buffer).map_err(|error| failed(&error))?;
+        let length =
+            self.socket.recv(&mut buffer).map_err(|error| Error::io("read what the container says", &error))?;
         let Some(ready) = ready(&buffer[..length]) else { return Ok(false) };
-        let client = connect(&self.manager).map_err(|error| failed(&error))?;
+        let Some(manager) = &self.manager else { return Ok(true) };
+        let failed = |error: &io::Error| Error::io(format_args!("notify {}", manager.display()), error);
+        let client = connect(manager).map_err(|error| failed(&error))?;
         let message = [ready, format!("\nMAINPID={main}\n").as_bytes()].concat();
         client.send(&message).map_err(|error| failed(&error))?;
         Ok(true)
@@ -123,8 +151,9 @@ impl Notify {
 
     /// sd_notify_barrier(3): the service manager closes the pipe once it has worked through what came before.
     fn barrier(&self, log: &Log) -> Result<()> {
-        let failed = |error: &io::Error| Error::io(format_args!("notify {}", self.manager.display()), error);
-        let client = connect(&self.manager).map_err(|error| failed(&error))?;
+        let Some(manager) = &self.manager else { return Ok(()) };
+        let failed = |error: &io::Error| Error::io(format_args!("notify {}", manager.display()), error);
+        let client = connect(manager).map_err(|error| failed(&error))?;
         let (reader, writer) = event::pipe().map_err(|error| failed(&error.into()))?;
         socket::send(&client, b"BARRIER=1", &[writer.as_fd()]).map_err(|error| failed(&error.into()))?;
         drop(writer);
@@ -170,7 +199,7 @@ mod tests {
         let manager = scratch.path().join("manager");
         let listener = UnixDatagram::bind(&manager).unwrap();
         let path = scratch.path().join("container");
-        let notify = Notify { manager, socket: UnixDatagram::bind(&path).unwrap() };
+        let notify = Notify { manager: Some(manager), socket: UnixDatagram::bind(&path).unwrap() };
         let container = UnixDatagram::unbound().unwrap();
         container.send_to(b"FDSTORE=1", &path).unwrap();
         assert!(!notify.relay(7).unwrap());

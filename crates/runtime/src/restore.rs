@@ -86,7 +86,9 @@ impl Runtime {
         source: &Source,
     ) -> Result<Created> {
         fs::write(container.dir.join(CONFIG), &bundle.text).map_err(|error| Error::io("keep config.json", &error))?;
-        notify::make_directory(&container.dir)?;
+        if plan.has_notify_socket() {
+            notify::make_directory(&container.dir)?;
+        }
         let root = container.dir.join("criu-root");
         fs::create_dir(&root).map_err(|error| Error::io(format_args!("make {}", root.display()), &error))?;
         let request = Restore {

@@ -28,6 +28,17 @@ impl Runtime {
         notify.map_or(Ok(()), |notify| notify.wait(pid, &self.log))
     }
 
+    /// [`Runtime::start`] of a container that was made with [`Launch::reports_ready`], for a caller who wants to know
+    /// when it has booted: [`Notify::wait_ready`] tells. Of the inits, systemd reports.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    pub fn start_and_listen(&self, container: &mut Container) -> Result<Option<Notify>> {
+        container.allow(Verb::Start)?;
+        let notify = Notify::listen(&container.dir)?;
+        self.release(container).map(|()| notify)
+    }
+
     /// Writes the byte that the process waits for, and runs poststart hooks when it has become its program.
     fn release(&self, container: &mut Container) -> Result<()> {
         if !container.state.has_process {

@@ -82,8 +82,8 @@ fn overlay(root: &Path, idmap: &IdMap) -> Result<OwnedFd> {
         return Err(Error::new(Kind::Unsupported, "it is a directory within an overlay, which cannot be id-mapped")
             .with_hint("put the root filesystem on ext4, xfs, btrfs or tmpfs"));
     }
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| Error::io("read(\"/proc/self/mountinfo\")", &error))?;
+    let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo")
+        .map_err(|error| Error::io("read(\"/proc/thread-self/mountinfo\")", &error))?;
     let options = super_options(&mountinfo, at.mnt_id)
         .ok_or_else(|| Error::new(Kind::Unsupported, "its mount is not in /proc/self/mountinfo"))?;
     let layers = Layers::read(options).absolute(root)?;
@@ -200,7 +200,8 @@ impl Layers {
             // One mount for both, as overlayfs demands.
             let copy = Layers::mapped(home, idmap)?;
             for (key, name) in [("upperdir", name), ("workdir", OsStr::new(WORK))] {
-                let dir = path::openat(Some(copy.as_fd()), name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+                let dir =
+                    path::openat(Some(copy.as_fd()), name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
                 context.fd(key, dir)?;
             }
             copies.push(copy);
@@ -330,6 +331,76 @@ mod tests {
         assert_eq!((layers.lower.len(), layers.data.len(), layers.upper), (2, 1, None));
         let layers = Layers::read("rw,lowerdir=/a:/b::/c::/d");
         assert_eq!((layers.lower.len(), layers.data.len()), (2, 2));
+    }
+
+    /// An overlay as an engine mounts it, in a mount namespace of this thread's own.
+    fn with_overlay(name: &str, test: impl FnOnce(&Path) + Send) {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                offshoot_sys::process::unshare(libc::CLONE_NEWNS).unwrap();
+                mount_legacy(None, "/", None, libc::MS_REC | libc::MS_PRIVATE, None).unwrap();
+                let dir = std::env::temp_dir().join(format!("offshoot-foreign-{name}-{}", std::process::id()));
+                std::fs::create_dir_all(&dir).unwrap();
+                // On a file system of its own, as the one of the machine may know no id maps.
+                mount_legacy(Some(Path::new("tmpfs")), &dir, Some("tmpfs"), 0, None).unwrap();
+                for name in ["a", "b", "x/diff", "x/work", "x/merged"] {
+                    std::fs::create_dir_all(dir.join(name)).unwrap();
+                }
+                std::fs::write(dir.join("b/lower"), "text").unwrap();
+                let shown = dir.display();
+                let options = format!("lowerdir={shown}/a:{shown}/b,upperdir={shown}/x/diff,workdir={shown}/x/work");
+                let merged = dir.join("x/merged");
+                mount_legacy(Some(Path::new("overlay")), &merged, Some("overlay"), 0, Some(&options)).unwrap();
+                test(&dir);
+                offshoot_sys::mount::umount(&dir, libc::MNT_DETACH).unwrap();
+                std::fs::remove_dir(&dir).unwrap();
+            });
+            thread.join().unwrap();
+        });
+    }
+
+    fn map() -> IdMap {
+        let ids = [crate::IdRange { inside: 0, outside: 3_000_000, count: 65536 }];
+        IdMap::new(&ids, &ids).unwrap()
+    }
+
+    /// What is seen of a file through the mount, and where a file lies that the container's root makes.
+    fn check(mount: &OwnedFd, dir: &Path) {
+        let seen = path::fstatat(Some(mount.as_fd()), "lower", 0).unwrap();
+        assert_eq!((seen.st_uid, seen.st_gid), (3_000_000, 3_000_000));
+        let make = || Ok(path::openat(Some(mount.as_fd()), "made", libc::O_CREAT | libc::O_WRONLY, 0o600)?);
+        map().as_mapped_root(make).unwrap();
+        let stored = path::fstatat(None, dir.join("x/diff/made"), 0).unwrap();
+        assert_eq!((stored.st_uid, stored.st_gid), (0, 0), "ids on disk are shifted");
+    }
+
+    #[test]
+    fn an_engine_s_overlay_gets_ids_and_its_upper_layer_keeps_them_unshifted() {
+        with_overlay("fds", |dir| check(&map_root(&dir.join("x/merged"), &map()).unwrap(), dir));
+    }
+
+    #[test]
+    fn the_same_by_paths_as_before_linux_6_13() {
+        with_overlay("paths", |dir| {
+            let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let id = statx(None, dir.join("x/merged"), 0).unwrap().mnt_id;
+            let layers = Layers::read(super_options(&mountinfo, id).unwrap()).absolute(&dir.join("x/merged")).unwrap();
+            let mount = std::thread::scope(|scope| scope.spawn(|| layers.by_paths(&map())).join().unwrap()).unwrap();
+            check(&mount, dir);
+        });
+    }
+
+    #[test]
+    fn a_directory_is_shown_with_the_ids_and_not_changed() {
+        with_overlay("dir", |dir| {
+            let mount = map_root(&dir.join("b"), &map()).unwrap();
+            assert_eq!(path::fstatat(Some(mount.as_fd()), "lower", 0).unwrap().st_uid, 3_000_000);
+            assert_eq!(path::fstatat(None, dir.join("b/lower"), 0).unwrap().st_uid, 0);
+        });
     }
 
     #[test]
