@@ -160,6 +160,7 @@ impl Stage<'_> {
             Step::Loopback => self.loopback(),
             Step::HostPropagation(flags) => self.host_propagation(*flags),
             Step::BindRoot => self.bind_root(),
+            Step::HoldRoot => self.hold_root(),
             Step::Mount(mount) => self.mount(mount),
             Step::Device(device) => self.device(device),
             Step::DeviceLinks => self.device_links(),

@@ -153,7 +153,12 @@ impl Plan {
 
     /// What the host does before the first process exists.
     pub fn prepare(&self) -> Vec<HostStep> {
-        order::prepare()
+        order::prepare(self)
+    }
+
+    /// Whether there is something to mount, but no mount namespace to do it in.
+    pub fn mounts_on_host(&self) -> bool {
+        !self.namespaces.has(Kind::Mount) && !self.mounts.is_empty()
     }
 
     /// What the host does while the container's process waits at `point`.
