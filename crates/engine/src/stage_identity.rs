@@ -130,6 +130,11 @@ impl Stage<'_> {
         self.debug(format_args!("seccomp filter flags: {}", filter.flags));
         let program: Vec<seccomp::SockFilter> =
             filter.program.iter().map(|i| seccomp::SockFilter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+        if self.job.unprivileged && filter.flags & seccomp::FLAG_NEW_LISTENER != 0 {
+            // Or pidfd_getfd(2) would want rights over the host. Nothing of the host is open here any more, and
+            // switch_user leaves it so.
+            process::set_dumpable(true)?;
+        }
         let listener = seccomp::load(&program, filter.flags).context(|| "load the seccomp filter".into())?;
         if let Some(listener) = listener {
             // The host takes it by pidfd_getfd, since the filter may trap sendmsg.
