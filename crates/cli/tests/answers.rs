@@ -104,3 +104,38 @@ fn without_root_a_seccomp_agent_gets_its_listener() {
     assert!(output.status.success() && errors.contains("Function not implemented"), "{errors}");
     assert!(message.join().unwrap().contains("seccompFd"));
 }
+
+#[test]
+fn the_highest_id_is_refused_and_does_not_mean_root() {
+    let Some(place) = Place::new("maxid", &["/bin/true"]) else { return };
+    for field in ["uid", "gid"] {
+        place.edit(|config| config["process"]["user"][field] = u32::MAX.into());
+        let (status, errors) = place.on(&["run"], &[]);
+        assert!(status == 1 && errors.contains(&format!("cannot set {field}")), "{status} {errors}");
+        place.edit(|config| config["process"]["user"][field] = 0.into());
+    }
+    place.edit(|config| config["process"]["args"] = json!(["/bin/sh", "-c", "sleep 100"]));
+    place.ok(&["run", "--detach"], &[]);
+    let (status, _) = place.on(&["exec", "--user", "4294967295"], &["/bin/true"]);
+    assert_eq!(status, 255);
+}
+
+#[test]
+fn a_failure_is_one_line() {
+    let Some(place) = Place::new("oneline", &["/bin/true"]) else { return };
+    place.edit(|config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}));
+    for _ in 0..5 {
+        let (status, errors) = place.on(&["run"], &[]);
+        assert_eq!((status, errors.lines().count()), (1, 1), "{errors}");
+    }
+}
+
+#[test]
+fn id_maps_without_a_user_namespace_are_passed_over() {
+    let Some(place) = Place::new("idlemap", &["/bin/true"]) else { return };
+    place.edit(|config| {
+        config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    });
+    let (status, errors) = place.on(&["run"], &[]);
+    assert!(status == 0 && errors.contains("uidMappings is ignored"), "{status} {errors}");
+}
