@@ -148,8 +148,9 @@ impl Stage<'_> {
         match process::chdir(&self.job.process.cwd) {
             Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
             result => {
-                self.entered_cwd = result.is_ok();
-                result.context(|| "change to the working directory".into())
+                result.context(|| "change to the working directory".into())?;
+                self.entered_cwd = true;
+                inside_root()
             }
         }
     }
@@ -224,18 +225,12 @@ impl Stage<'_> {
     }
 
     pub fn verify_cwd(&mut self) -> Result<()> {
-        if !self.entered_cwd {
-            // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
-            process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        if self.entered_cwd {
+            return Ok(());
         }
-        // CVE-2024-21626: a descriptor leaked by the caller may lead out of the root.
-        match process::getcwd() {
-            Ok(path) if path.starts_with("/") => Ok(()),
-            Err(error) if error.errno() != Errno::ENOENT => Err(error.into()),
-            _ => Err(Error::new(
-                "current working directory is outside of container mount namespace root -- possible container breakout detected",
-            )),
-        }
+        // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
+        process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        inside_root()
     }
 
     /// Makes the working directory, as runc does, inside the root only.
@@ -245,5 +240,16 @@ impl Stage<'_> {
             Err(_) if self.in_userns => Ok(()),
             result => result.map(drop).context(|| format!("create the working directory {:?}", self.job.process.cwd)),
         }
+    }
+}
+
+/// CVE-2024-21626: a descriptor leaked by the caller may lead out of the root.
+fn inside_root() -> Result<()> {
+    match process::getcwd() {
+        Ok(path) if path.starts_with("/") => Ok(()),
+        Err(error) if error.errno() != Errno::ENOENT => Err(error.into()),
+        _ => Err(Error::new(
+            "current working directory is outside of container mount namespace root -- possible container breakout detected",
+        )),
     }
 }

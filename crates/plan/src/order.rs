@@ -193,10 +193,11 @@ fn identity(steps: &mut Vec<Step>, process: &Process) {
     // profile need not allow what the steps between use.
     let filter_early = process.seccomp.is_some() && !process.no_new_privileges;
     let filter_late = process.seccomp.is_some() && process.no_new_privileges;
+    // Before the filter, which may know nothing of chdir(2) and getcwd(2).
+    steps.push(Step::EnterCwd);
     if filter_early {
         steps.push(Step::Seccomp);
     }
-    steps.push(Step::EnterCwd);
     if let Some(caps) = process.capabilities {
         steps.push(Step::BoundingSet(caps.bounding));
     }

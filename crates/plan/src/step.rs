@@ -180,7 +180,7 @@ pub enum Step {
     SelinuxLabel(String),
     /// Load the system call filter.
     Seccomp,
-    /// Change into the working directory, if it can be done with root's rights.
+    /// Change into the working directory and verify that it is inside the root, if it can be done with root's rights.
     EnterCwd,
     /// Drop from the bounding set all but this mask.
     BoundingSet(u64),
@@ -188,7 +188,7 @@ pub enum Step {
     SwitchUser,
     /// Set effective, permitted, inheritable and ambient sets.
     Capabilities,
-    /// Change into the working directory as the user, and verify that it is inside the root.
+    /// Else do it as the user.
     VerifyCwd,
     /// Look up the program; an error belongs to `create`.
     FindProgram,
