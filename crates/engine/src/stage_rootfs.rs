@@ -68,7 +68,6 @@ impl Stage<'_> {
     pub fn hold_root(&mut self) -> Result<()> {
         // Files that follow get the modes they are given.
         process::umask(0);
-        self.opened.null = Some(open_null(Path::new("/dev/null"), None)?);
         self.root = self.opened.root.take();
         Ok(())
     }
