@@ -74,7 +74,10 @@ impl Grove {
             return groves;
         }
         offshoot_sys::process::unshare(libc::CLONE_NEWNS).unwrap();
-        mount::mount_legacy(None, "/", None, libc::MS_REC | libc::MS_PRIVATE, None).unwrap();
+        // Shared, as systemd makes a host's mounts; with nobody but this namespace.
+        for propagation in [libc::MS_PRIVATE, libc::MS_SHARED] {
+            mount::mount_legacy(None, "/", None, libc::MS_REC | propagation, None).unwrap();
+        }
         for (kind, driver) in [("tmpfs", "overlay"), ("btrfs", "btrfs"), ("xfs", "reflink"), ("ext4", "dir")] {
             let Some(place) = Place::new(&format!("{name}-{kind}"), &["/bin/sh", "-c", script]) else { continue };
             let Some(disk) = file_system(&place.dir, kind) else { continue };
@@ -126,7 +129,7 @@ impl Grove {
         self.place.assert_nothing_left();
         assert_eq!(self.clones(), Vec::<String>::new(), "{when}");
         assert_eq!(fs::read_dir(self.store().join("tmp")).unwrap().count(), 0, "{when}");
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let of_store = format!("{}/", self.store().display());
         assert!(!mounts.contains(&of_store), "{when}");
     }
@@ -459,4 +462,55 @@ fn an_image_runs_without_a_bundle() {
         assert!(status == 1 && said.contains(says), "{words:?}: {said}");
         grove.assert_nothing_left(says);
     }
+}
+
+#[test]
+fn a_user_runs_a_clone_of_the_user_s_own_store() {
+    use std::os::unix::process::CommandExt;
+    let Some(grove) = Grove::new("clone-user", "true") else { return };
+    if !["newuidmap", "newgidmap"].iter().all(|tool| Path::new("/usr/bin").join(tool).exists()) {
+        println!("skipped: no newuidmap (package uidmap)");
+        return;
+    }
+    const NOBODY: u32 = 65534;
+    offshoot_sys::process::unshare(libc::CLONE_NEWNS).unwrap();
+    mount::mount_legacy(None, "/", None, libc::MS_REC | libc::MS_PRIVATE, None).unwrap();
+    for name in ["subuid", "subgid"] {
+        let (own, etc) = (grove.place.dir.join(name), Path::new("/etc").join(name));
+        if !etc.exists() {
+            println!("skipped: no {}", etc.display());
+            return;
+        }
+        fs::write(&own, format!("{NOBODY}:700000:65536\n")).unwrap();
+        mount::mount_legacy(Some(&own), &etc, None, libc::MS_BIND, None).unwrap();
+    }
+    let home = grove.place.dir.join("home");
+    fs::create_dir_all(home.join("run")).unwrap();
+    let program = home.join("offshoot");
+    fs::copy(place::program(), &program).unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(grove.place.dir.join("tree")).arg("-cf").arg(home.join("box.tar")).arg(".");
+    assert!(tar.status().unwrap().success());
+    for path in [&home, &home.join("run"), &home.join("box.tar"), &program] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let user = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(words).current_dir(&home).env_clear().uid(NOBODY).gid(NOBODY);
+        command.env("HOME", &home).env("XDG_DATA_HOME", home.join("data")).env("XDG_RUNTIME_DIR", home.join("run"));
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code().unwrap(), text)
+    };
+    let (status, said) = user(&["image", "import", "-q", "box.tar", "box"]);
+    assert_eq!(status, 0, "{said}");
+    let script = "echo mine > /etc/issue; stat -c %u:%g / /var /etc/issue; cat /proc/self/uid_map";
+    let (status, said) = user(&["run", "--image", "box", "x", "/bin/sh", "-c", script]);
+    assert!(status == 0 && said.starts_with("0:0\n7:8\n0:0\n") && said.contains("700000"), "{said}");
+    let (_, said) = user(&["run", "--image", "box", "x", "/bin/cat", "/etc/issue"]);
+    assert_eq!(said, "from the image\n");
+    assert_eq!(user(&["clone", "list", "-f", "json"]).1, "[]\n");
+    // What would be out of reach later is not begun.
+    let (status, said) = user(&["run", "-d", "--image", "box", "x", "/bin/true"]);
+    assert!(status == 1 && said.contains("mounted by root") && said.contains("hint: "), "{said}");
 }

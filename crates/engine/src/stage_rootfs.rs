@@ -33,6 +33,8 @@ pub(crate) fn set_propagation(fd: impl AsFd, flags: u64) -> offshoot_sys::Result
 
 impl Stage<'_> {
     pub fn host_propagation(&mut self, flags: u64) -> Result<()> {
+        // Files that follow get the modes they are given.
+        process::umask(0);
         let host_root = path::open("/", O_DIR, 0)?;
         set_propagation(&host_root, flags).context(|| "set the propagation of the host's mounts".into())?;
         if flags & libc::MS_SHARED != 0 {
@@ -55,20 +57,19 @@ impl Stage<'_> {
     pub fn bind_root(&mut self) -> Result<()> {
         let rootfs = self.plan()?.rootfs.clone();
         let at = || format!("mount the root filesystem {}", rootfs.display());
-        let tree = match self.opened.root.take() {
+        let given = self.opened.root.take();
+        let was_given = given.is_some();
+        let tree = match given {
             Some(tree) => tree,
             None => open_tree(None, &rootfs, OPEN_TREE_CLONE | AT_RECURSIVE).context(at)?,
         };
         let target = path::open(&self.plan()?.root_at, O_DIR, 0).context(at)?;
         mount::move_mount(&tree, &target).context(at)?;
-        self.opened.root = Some(tree);
-        self.hold_root()
-    }
-
-    pub fn hold_root(&mut self) -> Result<()> {
-        // Files that follow get the modes they are given.
-        process::umask(0);
-        self.root = self.opened.root.take();
+        if was_given {
+            // A copy of a mount of the host's that is shared would still be its peer.
+            set_propagation(&tree, libc::MS_SLAVE | libc::MS_REC).context(at)?;
+        }
+        self.root = Some(tree);
         Ok(())
     }
 
@@ -184,10 +185,7 @@ impl Stage<'_> {
     pub fn chroot(&mut self) -> Result<()> {
         let rootfs = &self.plan()?.rootfs;
         let what = || format!("change the root to {}", rootfs.display());
-        match &self.root {
-            Some(root) => process::fchdir(root).and_then(|()| process::chroot(".")).context(what)?,
-            None => process::chroot(rootfs).context(what)?,
-        }
+        process::chroot(rootfs).context(what)?;
         process::chdir("/").context(what)?;
         self.root = Some(path::open("/", O_DIR, 0).context(what)?);
         Ok(())

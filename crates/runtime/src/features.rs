@@ -52,7 +52,6 @@ pub fn features(version: &str, commit: &str) -> Features {
             "org.systemd.property.",
             "org.criu.config",
             crate::rootfs::ANNOTATION,
-            offshoot_system::ANNOTATION,
         ],
     }
 }

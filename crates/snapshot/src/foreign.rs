@@ -18,6 +18,7 @@ use offshoot_sys::mount::{
 use offshoot_sys::path;
 
 use crate::dir::Dir;
+use crate::driver::old_overlay::in_thread;
 use crate::driver::overlay::ensure_writable;
 use crate::error::{Error, Kind, Result};
 use crate::idmap::IdMap;
@@ -82,20 +83,15 @@ fn overlay(root: &Path, idmap: &IdMap) -> Result<OwnedFd> {
         return Err(Error::new(Kind::Unsupported, "it is a directory within an overlay, which cannot be id-mapped")
             .with_hint("put the root filesystem on ext4, xfs, btrfs or tmpfs"));
     }
-    // Any user may have mounted something at a name that is no text.
-    let mountinfo = std::fs::read("/proc/thread-self/mountinfo")
+    let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo")
         .map_err(|error| Error::io("read(\"/proc/thread-self/mountinfo\")", &error))?;
-    let mountinfo = String::from_utf8_lossy(&mountinfo);
     let options = super_options(&mountinfo, at.mnt_id)
         .ok_or_else(|| Error::new(Kind::Unsupported, "its mount is not in /proc/self/mountinfo"))?;
     let layers = Layers::read(options).absolute(root)?;
     let mount = match layers.by_descriptors(idmap)? {
         Some(mount) => mount,
         // Before Linux 6.13 layers are taken by path, and only from mounts that are attached.
-        None => std::thread::scope(|scope| {
-            let thread = scope.spawn(|| layers.by_paths(idmap));
-            thread.join().unwrap_or_else(|_| Err(Error::new(Kind::System, "the mounting thread panicked")))
-        })?,
+        None => in_thread(|| layers.by_paths(idmap))?,
     };
     if layers.upper.is_some() {
         ensure_writable(&mount)?;

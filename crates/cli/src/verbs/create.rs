@@ -86,6 +86,11 @@ fn create(call: &Call) -> Result<u8, Failure> {
 }
 
 fn run(call: &Call) -> Result<u8, Failure> {
+    if call.text("image").is_some() && !call.on("detach") {
+        // A user's container of a user's store: until it ends, this process is root of the user's ids. One that is left
+        // alone would be out of reach of later commands.
+        offshoot_snapshot::become_root_of_own_ids()?;
+    }
     let own = |launch| Launch { keep: call.on("keep"), subreaper: !call.on("no-subreaper"), ..launch };
     let ran = launch(call, call.on("detach")).and_then(|launch| Ok(call.runtime()?.run(&own(launch))?));
     ran.map_err(|failure| failure.during("runc run"))

@@ -20,7 +20,7 @@ use crate::union::Union;
 mod btrfs;
 mod ext4;
 mod lvm;
-mod old_overlay;
+pub(crate) mod old_overlay;
 pub(crate) mod overlay;
 mod plain;
 mod reflink;

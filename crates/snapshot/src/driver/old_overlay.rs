@@ -6,7 +6,9 @@
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use nix::unistd::{Pid, gettid};
 use offshoot_sys::mount::{OPEN_TREE_CLONE, mount_legacy, move_mount_to, open_tree};
 
 use crate::driver::overlay::{Stack, base, ensure_writable};
@@ -14,16 +16,38 @@ use crate::error::{Call, Error, Kind, Result};
 use crate::idmap::IdMap;
 use crate::store::{Store, place};
 
+/// How long a thread may take to end, and between two looks; the kernel waits for all processors meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// The options of mount(2) fill at most a page, their end included.
 const PAGE: usize = 4095;
 
 /// Mounts the stack by paths.
 pub(crate) fn mount(stack: &Stack, store: &Store, idmap: Option<&IdMap>) -> Result<OwnedFd> {
     let options = options(stack)?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| in_own_namespace(store, idmap, &options));
+    in_thread(|| in_own_namespace(store, idmap, &options))
+}
+
+/// Does something in a thread of its own, which may enter namespaces, and returns when the thread is gone for good.
+///
+/// A thread is joined before its namespaces are taken down, and counts until then: a caller who wants to fork, as a runtime does,
+/// must have a single one.
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let mut id = None;
+    let result = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            id = Some(gettid());
+            work()
+        });
         thread.join().unwrap_or_else(|_| Err(Error::new(Kind::System, "the mounting thread panicked")))
-    })
+    });
+    let task = format!("/proc/self/task/{}", id.map_or(0, Pid::as_raw));
+    let end = Instant::now() + PATIENCE;
+    while Path::new(&task).exists() && Instant::now() < end {
+        std::thread::sleep(PAUSE);
+    }
+    result
 }
 
 /// Names of layers and clones hold neither colons nor commas nor backslashes, so nothing needs escaping.

@@ -3,18 +3,18 @@
 //! Both the layers and the clone's own directory are reached through one id-mapped copy of the store's mount, so files lie
 //! on disk with the ids of the container: a clone can run under another range next time, or become a layer of a new image.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown};
-use offshoot_sys::mount::{AT_EMPTY_PATH, FsContext, OPEN_TREE_CLONE, fstatfs, open_tree};
+use offshoot_sys::mount::{FsContext, fstatfs};
 
 use crate::archive::extract::in_initial_user_namespace;
 use crate::dir::Dir;
-use crate::driver::{Driver, Site, Volume, old_overlay};
+use crate::driver::{Driver, Site, Volume, old_overlay, plain};
 use crate::error::{Call, Error, Kind, Result};
 use crate::idmap::IdMap;
 use crate::store::{Store, place};
@@ -148,8 +148,7 @@ fn make_upper(dir: &Dir, id: &str, root: &FileStat) -> Result<()> {
 /// A mount of the store whose ids are mapped, or the store itself.
 pub(crate) fn base(store: &Store, idmap: Option<&IdMap>) -> Result<Dir> {
     let Some(idmap) = idmap else { return store.root.try_clone() };
-    let mount = open_tree(Some(store.root.as_fd()), "", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
-    idmap.apply(&mount)?;
+    let mount = plain::mount_tree(&store.root, Some(idmap))?;
     Ok(Dir::from_fd(mount, store.path().to_owned()))
 }
 

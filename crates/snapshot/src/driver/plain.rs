@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use offshoot_sys::mount::{AT_EMPTY_PATH, OPEN_TREE_CLONE, open_tree};
+use offshoot_sys::mount::{AT_EMPTY_PATH, MountAttr, OPEN_TREE_CLONE, mount_setattr, open_tree};
 
 use crate::copy::copy_tree;
 use crate::dir::Dir;
@@ -57,6 +57,10 @@ fn copy(from: &Union, dir: &Dir, id: &str) -> Result<Volume> {
 /// A detached mount of a directory, its ids mapped.
 pub(crate) fn mount_tree(tree: &Dir, idmap: Option<&IdMap>) -> Result<OwnedFd> {
     let mount = open_tree(Some(tree.as_fd()), "", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
+    // A copy of a shared mount, as systemd makes all of the host's, is its peer: what is mounted on it would appear on the
+    // host, and it could not be a root (man 2 pivot_root).
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    mount_setattr(&mount, "", AT_EMPTY_PATH, &private)?;
     if let Some(idmap) = idmap {
         idmap.apply(&mount)?;
     }
