@@ -21,6 +21,8 @@ pub enum Kind {
     Container,
     /// A hook.
     Hook,
+    /// The other side is gone; whoever ended it says why.
+    Gone,
 }
 
 impl Error {

@@ -2,11 +2,12 @@
 
 use crate::error::{Context, Error, Result};
 use crate::stage::Opened;
+use crate::stage_rootfs::{clone_mount, set_propagation};
 use crate::{id_map, stage_mount};
 use offshoot_plan::{Bind, IdMap, Kind, Plan, Shift};
-use offshoot_sys::{libc, ns, path};
+use offshoot_sys::{libc, mount, ns, path};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// User namespaces by their map: mounts of one container usually share one.
 #[derive(Default)]
@@ -62,6 +63,22 @@ pub(crate) fn open(plan: &Plan, maps: &mut IdMaps) -> Result<Opened> {
         }
     }
     Ok(opened)
+}
+
+/// Mounts the root filesystem (or `root` in its place) on its own path, in the host's mount namespace. `note` writes the
+/// mount's id down before it can be seen.
+pub(crate) fn mount_root(plan: &Plan, root: Option<OwnedFd>, note: impl FnOnce(u64) -> Result<()>) -> Result<OwnedFd> {
+    let what = || format!("mount the root filesystem {}", plan.rootfs.display());
+    let target = path::open(&plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).context(what)?;
+    let tree = match root {
+        Some(tree) => tree,
+        None => clone_mount(&target, true).context(what)?,
+    };
+    // What is mounted below it stays here, and what goes from below it stays elsewhere.
+    set_propagation(&tree, libc::MS_PRIVATE | libc::MS_REC).context(what)?;
+    note(mount::statx(Some(tree.as_fd()), "", libc::AT_EMPTY_PATH).context(what)?.mnt_id)?;
+    mount::move_mount(&tree, &target).context(what)?;
+    Ok(tree)
 }
 
 fn namespaces(plan: &Plan) -> Result<Vec<(Kind, OwnedFd)>> {

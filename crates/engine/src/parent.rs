@@ -43,6 +43,8 @@ pub struct Created {
 pub enum Progress<'a> {
     /// The cgroup.
     Cgroup(&'a Cgroup),
+    /// The mount of the root filesystem that the host is about to get, by its id.
+    Root(u64),
     /// The process too; it has not been let go yet.
     Process(&'a Created),
 }
@@ -64,7 +66,8 @@ pub struct Exec<'a> {
 /// Makes a container. `save` writes down what exists, before the container's process is let go.
 ///
 /// # Errors
-/// What failed. Nothing is left on the host: no process, cgroup or mount.
+/// What failed. No process or cgroup is left on the host; a root filesystem mounted there was told to `save`, and is the
+/// caller's to take away.
 pub fn create(plan: &Plan, io: Io, save: &mut Save) -> Result<Created> {
     let unprivileged = plan.unprivileged;
     let job = Job {
@@ -159,6 +162,10 @@ impl Host<'_> {
                 HostStep::Open => {
                     opened = open::open(plan, &mut self.maps)?;
                     (opened.fifo, opened.console, opened.root) = (fifo.take(), console.take(), root.take());
+                }
+                HostStep::MountRoot => {
+                    let root = open::mount_root(plan, opened.root.take(), |id| save(Progress::Root(id)))?;
+                    opened.root = Some(root);
                 }
                 _ => end = self.clone_first(std::mem::take(&mut opened)),
             }
@@ -304,7 +311,7 @@ impl Host<'_> {
                 None => Ok(()),
             },
             HostStep::Hooks(kind) => self.hooks(kind),
-            HostStep::Cgroup | HostStep::Open | HostStep::Clone | HostStep::Save => Ok(()),
+            HostStep::Cgroup | HostStep::Open | HostStep::MountRoot | HostStep::Clone | HostStep::Save => Ok(()),
         }
     }
 

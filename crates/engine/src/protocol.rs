@@ -4,7 +4,7 @@
 //! a user namespace is entered its messages are untrusted, so each has a fixed size or a cap, and the host takes
 //! no descriptor from it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use offshoot_plan::Sync;
 use offshoot_sys::{path, socket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -163,7 +163,7 @@ impl ChildEnd {
         let mut answer = [0; 4];
         match path::read(self.fd()?, &mut answer)? {
             4 => Ok(i32::from_le_bytes(answer)),
-            _ => Err(Error::new("the runtime ended before the container was complete")),
+            _ => Err(gone()),
         }
     }
 
@@ -174,8 +174,12 @@ impl ChildEnd {
     pub fn ask_source(&self, index: u32) -> Result<OwnedFd> {
         self.tell(&Report::Source(index))?;
         let (_, fds) = socket::recv(self.fd()?, &mut [0; 4])?;
-        fds.into_iter().next().ok_or_else(|| Error::new("the runtime ended before the container was complete"))
+        fds.into_iter().next().ok_or_else(gone)
     }
+}
+
+fn gone() -> Error {
+    Error::of(Kind::Gone, "the runtime ended before the container was complete")
 }
 
 #[cfg(test)]

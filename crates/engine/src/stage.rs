@@ -1,6 +1,6 @@
 //! The container's first processes: they go on from the clone with the plan they inherited, one function a step.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::protocol::{ChildEnd, Report};
 use offshoot_plan::{Plan, Process, Step};
@@ -106,6 +106,8 @@ impl Stage<'_> {
     fn end(&self, result: Result<()>) -> i32 {
         match result {
             Ok(()) => 0,
+            // It failed and says so itself, on the same standard error.
+            Err(error) if error.kind() == Kind::Gone => FAILED,
             Err(error) => {
                 // After `start` nobody listens but who reads the container's own standard error.
                 if self.host.tell(&Report::Failed(error.to_string())).is_err() {
@@ -160,6 +162,7 @@ impl Stage<'_> {
             Step::Loopback => self.loopback(),
             Step::HostPropagation(flags) => self.host_propagation(*flags),
             Step::BindRoot => self.bind_root(),
+            Step::HoldRoot => self.hold_root(),
             Step::Mount(mount) => self.mount(mount),
             Step::Device(device) => self.device(device),
             Step::DeviceLinks => self.device_links(),

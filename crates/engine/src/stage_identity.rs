@@ -130,6 +130,11 @@ impl Stage<'_> {
         self.debug(format_args!("seccomp filter flags: {}", filter.flags));
         let program: Vec<seccomp::SockFilter> =
             filter.program.iter().map(|i| seccomp::SockFilter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+        if self.job.unprivileged && filter.flags & seccomp::FLAG_NEW_LISTENER != 0 {
+            // Or pidfd_getfd(2) would want rights over the host. Nothing of the host is open here any more, and
+            // switch_user leaves it so.
+            process::set_dumpable(true)?;
+        }
         let listener = seccomp::load(&program, filter.flags).context(|| "load the seccomp filter".into())?;
         if let Some(listener) = listener {
             // The host takes it by pidfd_getfd, since the filter may trap sendmsg.
@@ -143,8 +148,9 @@ impl Stage<'_> {
         match process::chdir(&self.job.process.cwd) {
             Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
             result => {
-                self.entered_cwd = result.is_ok();
-                result.context(|| "change to the working directory".into())
+                result.context(|| "change to the working directory".into())?;
+                self.entered_cwd = true;
+                inside_root()
             }
         }
     }
@@ -219,18 +225,12 @@ impl Stage<'_> {
     }
 
     pub fn verify_cwd(&mut self) -> Result<()> {
-        if !self.entered_cwd {
-            // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
-            process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        if self.entered_cwd {
+            return Ok(());
         }
-        // CVE-2024-21626: a descriptor leaked by the caller may lead out of the root.
-        match process::getcwd() {
-            Ok(path) if path.starts_with("/") => Ok(()),
-            Err(error) if error.errno() != Errno::ENOENT => Err(error.into()),
-            _ => Err(Error::new(
-                "current working directory is outside of container mount namespace root -- possible container breakout detected",
-            )),
-        }
+        // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
+        process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        inside_root()
     }
 
     /// Makes the working directory, as runc does, inside the root only.
@@ -240,5 +240,16 @@ impl Stage<'_> {
             Err(_) if self.in_userns => Ok(()),
             result => result.map(drop).context(|| format!("create the working directory {:?}", self.job.process.cwd)),
         }
+    }
+}
+
+/// CVE-2024-21626: a descriptor leaked by the caller may lead out of the root.
+fn inside_root() -> Result<()> {
+    match process::getcwd() {
+        Ok(path) if path.starts_with("/") => Ok(()),
+        Err(error) if error.errno() != Errno::ENOENT => Err(error.into()),
+        _ => Err(Error::new(
+            "current working directory is outside of container mount namespace root -- possible container breakout detected",
+        )),
     }
 }

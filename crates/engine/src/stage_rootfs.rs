@@ -33,8 +33,6 @@ pub(crate) fn set_propagation(fd: impl AsFd, flags: u64) -> offshoot_sys::Result
 
 impl Stage<'_> {
     pub fn host_propagation(&mut self, flags: u64) -> Result<()> {
-        // Files that follow get the modes they are given.
-        process::umask(0);
         let host_root = path::open("/", O_DIR, 0)?;
         set_propagation(&host_root, flags).context(|| "set the propagation of the host's mounts".into())?;
         if flags & libc::MS_SHARED != 0 {
@@ -69,7 +67,14 @@ impl Stage<'_> {
             // A copy of a mount of the host's that is shared would still be its peer.
             set_propagation(&tree, libc::MS_SLAVE | libc::MS_REC).context(at)?;
         }
-        self.root = Some(tree);
+        self.opened.root = Some(tree);
+        self.hold_root()
+    }
+
+    pub fn hold_root(&mut self) -> Result<()> {
+        // Files that follow get the modes they are given.
+        process::umask(0);
+        self.root = self.opened.root.take();
         Ok(())
     }
 
@@ -185,7 +190,10 @@ impl Stage<'_> {
     pub fn chroot(&mut self) -> Result<()> {
         let rootfs = &self.plan()?.rootfs;
         let what = || format!("change the root to {}", rootfs.display());
-        process::chroot(rootfs).context(what)?;
+        match &self.root {
+            Some(root) => process::fchdir(root).and_then(|()| process::chroot(".")).context(what)?,
+            None => process::chroot(rootfs).context(what)?,
+        }
         process::chdir("/").context(what)?;
         self.root = Some(path::open("/", O_DIR, 0).context(what)?);
         Ok(())

@@ -23,8 +23,8 @@ mod each {
     /// Neighbours: the machine's of the gateway, and the gateway's of the machine. The kernel counts those of all
     /// network namespaces together.
     pub const NEIGHBOURS: u64 = 2;
-    /// Descriptors that the supervisor holds: the process and the console.
-    pub const DESCRIPTORS: u64 = 2;
+    /// Descriptors that the supervisor holds: the process and both ends of the console.
+    pub const DESCRIPTORS: u64 = 3;
 }
 
 /// What the host needs for itself.

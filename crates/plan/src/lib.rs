@@ -153,7 +153,12 @@ impl Plan {
 
     /// What the host does before the first process exists.
     pub fn prepare(&self) -> Vec<HostStep> {
-        order::prepare()
+        order::prepare(self)
+    }
+
+    /// Whether there is something to mount, but no mount namespace to do it in.
+    pub fn mounts_on_host(&self) -> bool {
+        !self.namespaces.has(Kind::Mount) && !self.mounts.is_empty()
     }
 
     /// What the host does while the container's process waits at `point`.
@@ -334,8 +339,7 @@ fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> O
             report.problem("linux.uidMappings", text);
         }
     } else if given && !ns.joins(Kind::User) {
-        let text = "user namespace mappings specified, but user namespace isn't enabled in the config";
-        report.problem("linux.uidMappings", text);
+        report.warn("linux.uidMappings is ignored: there is no user namespace");
     } else if given {
         // containerd and CRI-O send both the path and the mappings; the joined namespace has its own.
         report.warn("linux.uidMappings is ignored: the user namespace is joined by path");

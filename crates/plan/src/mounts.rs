@@ -274,8 +274,12 @@ pub fn plan(
     report: &mut Report,
 ) -> Vec<Mount> {
     let planner = Planner { spec, bundle, rootfs, ns, privileged, volumes };
-    if !spec.mounts.is_empty() && !ns.has(Kind::Mount) {
-        report.problem("mounts", "mounts need a mount namespace of the container's own");
+    let nothing = spec.mounts.is_empty() && extra.is_empty();
+    if !nothing && !ns.has(Kind::Mount) {
+        match ns.has(Kind::User) {
+            true => report.problem("mounts", "a container with a user namespace may only mount in a mount namespace"),
+            false => report.warn("mounts are made on the host until `delete`: the container has no mount namespace"),
+        }
     }
     let mounts = spec.mounts.iter().chain(extra).enumerate();
     mounts.filter_map(|(i, mount)| planner.mount(i, mount, sources, report)).collect()

@@ -11,8 +11,13 @@ use offshoot_spec::{Linux, Spec};
 use std::path::PathBuf;
 
 /// What the host does before the first process exists.
-pub fn prepare() -> Vec<HostStep> {
-    vec![HostStep::Cgroup, HostStep::Save, HostStep::Open, HostStep::Clone]
+pub fn prepare(plan: &Plan) -> Vec<HostStep> {
+    let mut steps = vec![HostStep::Cgroup, HostStep::Save, HostStep::Open];
+    if plan.mounts_on_host() {
+        steps.push(HostStep::MountRoot);
+    }
+    steps.push(HostStep::Clone);
+    steps
 }
 
 /// What the host does while the container's process waits at `point`.
@@ -70,7 +75,14 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
         steps.push(Step::Loopback);
     }
     if ns.has(Kind::Mount) {
-        rootfs(&mut steps, plan);
+        let early = match plan.propagation & !propagation::REC {
+            // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
+            0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
+            _ => plan.propagation,
+        };
+        steps.push(Step::HostPropagation(early));
+        steps.push(Step::BindRoot);
+        fill_root(&mut steps, plan);
         steps.push(Step::Sync(Sync::Mounted));
         hooks(&mut steps, plan, HookKind::CreateContainer);
         steps.push(if request.no_pivot { Step::MoveRoot } else { Step::PivotRoot });
@@ -79,13 +91,17 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
         }
         steps.push(Step::ReopenNull);
     } else {
+        if plan.mounts_on_host() {
+            steps.push(Step::HoldRoot);
+            fill_root(&mut steps, plan);
+        }
         steps.push(Step::Sync(Sync::Mounted));
         hooks(&mut steps, plan, HookKind::CreateContainer);
         steps.push(Step::Chroot);
     }
     steps.push(Step::MakeCwd);
     if plan.process.terminal {
-        steps.push(Step::Console { mount: ns.has(Kind::Mount) });
+        steps.push(Step::Console { mount: ns.has(Kind::Mount) || plan.mounts_on_host() });
     }
     finish_root(&mut steps, spec, linux, plan);
     attributes(&mut steps, &plan.process);
@@ -103,14 +119,7 @@ fn hooks(steps: &mut Vec<Step>, plan: &Plan, kind: HookKind) {
     }
 }
 
-fn rootfs(steps: &mut Vec<Step>, plan: &Plan) {
-    let early = match plan.propagation & !propagation::REC {
-        // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
-        0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
-        _ => plan.propagation,
-    };
-    steps.push(Step::HostPropagation(early));
-    steps.push(Step::BindRoot);
+fn fill_root(steps: &mut Vec<Step>, plan: &Plan) {
     steps.extend(plan.mounts.iter().cloned().map(Step::Mount));
     // A /dev that comes from outside is complete, and not ours to write to.
     let foreign_dev = plan.mounts.iter().any(|mount| is_dev(&mount.destination) && matches!(mount.what, What::Bind(_)));
@@ -184,10 +193,11 @@ fn identity(steps: &mut Vec<Step>, process: &Process) {
     // profile need not allow what the steps between use.
     let filter_early = process.seccomp.is_some() && !process.no_new_privileges;
     let filter_late = process.seccomp.is_some() && process.no_new_privileges;
+    // Before the filter, which may know nothing of chdir(2) and getcwd(2).
+    steps.push(Step::EnterCwd);
     if filter_early {
         steps.push(Step::Seccomp);
     }
-    steps.push(Step::EnterCwd);
     if let Some(caps) = process.capabilities {
         steps.push(Step::BoundingSet(caps.bounding));
     }

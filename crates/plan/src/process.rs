@@ -96,6 +96,19 @@ pub fn decide(
         let text = "selinux label is specified in config, but selinux is disabled or not supported";
         report.problem("process.selinuxLabel", text);
     }
+    // setresuid(2) takes it for "unchanged", which is root.
+    let nobody = |id: &u32| *id == u32::MAX;
+    let user = &process.user;
+    for (field, found) in [
+        ("uid", nobody(&user.uid)),
+        ("gid", nobody(&user.gid)),
+        ("additionalGids", user.additional_gids.iter().any(nobody)),
+    ] {
+        if found {
+            let text = format!("cannot set {field} to unmapped id {} in user namespace", u32::MAX);
+            report.problem(format!("process.user.{field}"), text);
+        }
+    }
     // An unprivileged caller has no right to setgroups(2) since Linux 3.19.
     let rootless = host.euid != 0;
     if rootless && !process.user.additional_gids.is_empty() {

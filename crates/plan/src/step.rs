@@ -56,6 +56,8 @@ pub enum HostStep {
     Cgroup,
     /// Open all that the container's process finds by descriptor: namespaces, bind sources, `/dev/null`.
     Open,
+    /// Mount the root filesystem on itself in the host's mount namespace, for `delete` to take away with all below it.
+    MountRoot,
     /// Clone the first process, into the cgroup where the kernel can.
     Clone,
     /// Put the process into the cgroup where the clone could not.
@@ -117,6 +119,8 @@ pub enum Step {
     HostPropagation(u64),
     /// Make the root filesystem a mount of its own and hold it.
     BindRoot,
+    /// Hold the mount of the root filesystem that the host made.
+    HoldRoot,
     /// Mount something below the root.
     Mount(Mount),
     /// Make a device node.
@@ -176,7 +180,7 @@ pub enum Step {
     SelinuxLabel(String),
     /// Load the system call filter.
     Seccomp,
-    /// Change into the working directory, if it can be done with root's rights.
+    /// Change into the working directory and verify that it is inside the root, if it can be done with root's rights.
     EnterCwd,
     /// Drop from the bounding set all but this mask.
     BoundingSet(u64),
@@ -184,7 +188,7 @@ pub enum Step {
     SwitchUser,
     /// Set effective, permitted, inheritable and ambient sets.
     Capabilities,
-    /// Change into the working directory as the user, and verify that it is inside the root.
+    /// Else do it as the user.
     VerifyCwd,
     /// Look up the program; an error belongs to `create`.
     FindProgram,
@@ -199,6 +203,7 @@ impl fmt::Display for HostStep {
         match self {
             HostStep::Cgroup => f.write_str("make the cgroup"),
             HostStep::Open => f.write_str("open namespaces to join, sources of mounts, /dev/null"),
+            HostStep::MountRoot => f.write_str("mount the root filesystem on the host"),
             HostStep::Clone => f.write_str("clone the first process into its namespaces and cgroup"),
             HostStep::Attach => f.write_str("put the process into its cgroup"),
             HostStep::OomScoreAdj => f.write_str("set oom_score_adj"),
@@ -250,6 +255,7 @@ impl fmt::Display for Step {
             Step::Loopback => f.write_str("bring up lo"),
             Step::HostPropagation(flags) => write!(f, "cut mount propagation to the host ({flags:#x})"),
             Step::BindRoot => f.write_str("make the root filesystem a mount"),
+            Step::HoldRoot => f.write_str("hold the mount of the root filesystem"),
             Step::Mount(mount) => write!(f, "mount {mount}"),
             Step::Device(device) => {
                 write!(f, "make {} ({}:{} {:o})", device.path.display(), device.number.0, device.number.1, device.mode)

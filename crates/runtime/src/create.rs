@@ -260,6 +260,7 @@ pub(crate) fn note(container: &mut Container, progress: Progress) {
     let state = &mut container.state;
     match progress {
         Progress::Cgroup(_) => state.cgroup_made = true,
+        Progress::Root(id) => state.root_mount = Some(id),
         Progress::Process(created) => {
             state.init_process_pid = created.pid;
             state.init_process_start = process::stat(created.pid).map_or(0, |stat| stat.start);

@@ -26,7 +26,10 @@ impl Runtime {
         container.allow(if wanted.ignore_paused { Verb::ExecIgnorePaused } else { Verb::Exec })?;
         let text = fs::read(container.config()).map_err(|e| Error::io("read the container's config.json", &e))?;
         let spec = parse(&text).map_err(|cause| Error::new(Kind::System, cause))?;
-        let process = wanted.wanted.process(&spec)?;
+        let mut process = wanted.wanted.process(&spec)?;
+        if container.state.is_system {
+            offshoot_system::rewrite_further(&mut process, &crate::system::facts(container.state.init, None));
+        }
         let descriptors = Descriptors::preserved(wanted.connections.preserve_fds)?;
         let request = ExecRequest {
             rootless: self.is_rootless(),

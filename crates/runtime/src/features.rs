@@ -52,6 +52,7 @@ pub fn features(version: &str, commit: &str) -> Features {
             "org.systemd.property.",
             "org.criu.config",
             crate::rootfs::ANNOTATION,
+            offshoot_system::ANNOTATION,
         ],
     }
 }

@@ -27,6 +27,11 @@ const NATIVE: Arch = Arch::Ppc64le;
 /// The last capability of Linux 5.15, the oldest kernel that is supported, and of all since: `CAP_CHECKPOINT_RESTORE`.
 pub(crate) const LAST_CAP: u8 = 40;
 
+/// Whether resctrl is mounted at its place.
+pub(crate) fn has_resctrl() -> bool {
+    Path::new("/sys/fs/resctrl/schemata").exists()
+}
+
 impl Runtime {
     /// What this machine is and can do.
     ///
@@ -82,7 +87,7 @@ fn facts(cgroup: CgroupHost) -> Host {
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         last_cap: last_cap(),
         bounding: bounding(),
-        resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
+        resctrl: has_resctrl(),
     }
 }
 

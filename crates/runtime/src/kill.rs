@@ -73,8 +73,9 @@ impl Container {
 
     fn signal(&self, signal: i32) -> Result<()> {
         let init = self.init()?.ok_or_else(|| Error::new(Kind::Status, "container not running"))?;
-        pidfd::send_signal(&init, signal)
-            .map_err(|error| Error::io("signal init", &std::io::Error::from_raw_os_error(error.errno() as i32)))?;
+        pidfd::send_signal(&init, signal).map_err(|error| {
+            Error::new(Kind::System, format!("unable to signal init: {}", offshoot_sys::errno_text(error.errno())))
+        })?;
         // A process that is frozen by cgroup v1 dies only once it is thawed.
         if signal == SIGKILL && self.is_frozen()? {
             self.cgroup()?.thaw().map_err(|error| Error::cgroup("unable to thaw the container", &error))?;

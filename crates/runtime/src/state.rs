@@ -61,6 +61,8 @@ pub struct State {
     pub cgroup: Option<CgroupState>,
     /// Whether the cgroup was found unused and made ready. Before that, processes in it may be anybody's.
     pub cgroup_made: bool,
+    /// Id of the root filesystem's mount, where the container has no mount namespace and it was mounted on the host.
+    pub root_mount: Option<u64>,
     /// The limits in force: those of `config.json` as changed by `update`.
     pub resources: Resources,
     /// Whether there is a program to start.

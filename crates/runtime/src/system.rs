@@ -86,20 +86,19 @@ impl Runtime {
                 Take::Nothing => first = Some(pool.next()?),
             }
         }
-        let exists = |path: &str| Path::new(path).exists();
-        let facts = Facts {
-            init,
-            ids: first,
-            fuse: exists("/dev/fuse"),
-            tun: exists("/dev/net/tun"),
-            capabilities: crate::host::bounding() & mask(crate::host::last_cap()),
-        };
-        let spec = offshoot_system::rewrite(&bundle.spec, &facts).map_err(|all| Error::problems(&all))?;
+        let spec = offshoot_system::rewrite(&bundle.spec, &facts(init, first)).map_err(|all| Error::problems(&all))?;
         let text = serde_json::to_vec(&spec)
             .map_err(|error| Error::new(Kind::System, format!("failed to write config.json: {error}")))?;
         let bundle = Bundle { path: bundle.path.clone(), spec, text };
         Ok((Some(System { bundle, init, first_id: first }), claim))
     }
+}
+
+/// What the rewrite needs to know of this machine.
+pub(crate) fn facts(init: Option<Init>, ids: Option<u32>) -> Facts {
+    let exists = |path: &str| Path::new(path).exists();
+    let capabilities = crate::host::bounding() & mask(crate::host::last_cap());
+    Facts { init, ids, fuse: exists("/dev/fuse"), tun: exists("/dev/net/tun"), capabilities }
 }
 
 /// The capabilities up to `last`.

@@ -3,8 +3,9 @@
 
 use crate::ranges::Pool;
 use crate::{Container, Error};
-use offshoot_sys::libc::SIGKILL;
-use offshoot_sys::{event, event::POLLIN, pidfd};
+use offshoot_sys::libc::{self, SIGKILL};
+use offshoot_sys::mount::{self, MountAttr};
+use offshoot_sys::{Errno, event, event::POLLIN, path, pidfd};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -14,8 +15,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Container {
-    /// Kills what runs and removes what was made: processes, cgroup, resctrl group, clone, state directory, in this order.
-    /// As long as processes or a cgroup remain, so does the state directory, by which they are found again.
+    /// Kills what runs and removes what was made: processes, cgroup, resctrl group, mounts on the host, clone, state
+    /// directory, in this order. As long as one of them remains, so does the state directory, by which they are found again.
     ///
     /// Returns everything that failed; empty is success. Afterwards the record in memory is all that is known of the
     /// container; [`Container::poststop`] still works with it.
@@ -24,6 +25,7 @@ impl Container {
         errors.extend(self.end_init().err());
         errors.extend(self.remove_cgroup().err());
         errors.extend(self.remove_resctrl().err());
+        errors.extend(self.unmount_root().err());
         if errors.is_empty() {
             errors.extend(self.state.clone.as_ref().and_then(|clone| clone.end().err()));
         }
@@ -66,6 +68,27 @@ impl Container {
             return Ok(());
         }
         cgroup.remove().map_err(|error| Error::cgroup("unable to remove container's cgroup", &error))
+    }
+
+    /// Takes from the host what a container without a mount namespace has mounted there. In another mount namespace
+    /// than `create`'s there is nothing to see of it.
+    fn unmount_root(&self) -> Result<(), Error> {
+        let Some(id) = self.state.root_mount else { return Ok(()) };
+        let rootfs = &self.state.config.rootfs;
+        let failed =
+            |error: offshoot_sys::Error| Error::io(format_args!("unmount {}", rootfs.display()), &error.into());
+        let root = match path::open(rootfs, libc::O_PATH | libc::O_DIRECTORY, 0) {
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            root => root.map_err(failed)?,
+        };
+        let found = mount::statx(Some(root.as_fd()), "", libc::AT_EMPTY_PATH).map_err(failed)?;
+        if found.mnt_id != id || !found.is_mount_root() {
+            return Ok(());
+        }
+        // A directory bound into the container with all below it may propagate: the host's own mounts would go, too.
+        let private = MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() };
+        mount::mount_setattr(&root, "", mount::AT_EMPTY_PATH | mount::AT_RECURSIVE, &private).map_err(failed)?;
+        mount::umount_fd(&root).map_err(failed)
     }
 
     fn remove_resctrl(&self) -> Result<(), Error> {

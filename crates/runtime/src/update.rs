@@ -23,6 +23,7 @@ impl Runtime {
     pub fn update(&self, id: &str, changes: &Resources, schemata: &Schemata) -> Result<()> {
         let mut container = self.lock(id)?;
         container.allow(Verb::Update)?;
+        check_schemata(&container, schemata)?;
         let merged = cgroup::merge(&container.state.resources, changes);
         self.apply(&container, &merged)?;
         set_schemata(&container, schemata)?;
@@ -56,21 +57,28 @@ impl Runtime {
     }
 }
 
-fn set_schemata(container: &Container, schemata: &Schemata) -> Result<()> {
+/// Before any limit is changed: whether there is a group to write to. The words are runc's.
+fn check_schemata(container: &Container, schemata: &Schemata) -> Result<()> {
     let lines = [&schemata.l3, &schemata.memory_bandwidth];
-    if lines.iter().all(|line| line.is_empty()) {
+    let problem = if lines.iter().all(|line| line.is_empty()) {
         return Ok(());
-    }
-    let group = &container.state.intel_rdt_path;
-    if group.as_os_str().is_empty() {
-        let message = "updating a non-existent Intel RDT configuration is not supported";
-        return Err(Error::new(Kind::Request, message));
-    }
-    let file = group.join("schemata");
-    for line in lines.into_iter().filter(|line| !line.is_empty()) {
-        if line.contains('\n') {
-            return Err(Error::new(Kind::Request, "a schema must not contain a line break"));
-        }
+    } else if lines.iter().any(|line| line.contains('\n')) {
+        "a schema must not contain a line break"
+    } else if !crate::host::has_resctrl() && !schemata.l3.is_empty() {
+        "Intel RDT/CAT: l3 cache schema is not enabled"
+    } else if !crate::host::has_resctrl() {
+        "Intel RDT/MBA: memory bandwidth schema is not enabled"
+    } else if container.state.intel_rdt_path.as_os_str().is_empty() {
+        "updating a non-existent Intel RDT configuration is not supported"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Request, problem))
+}
+
+fn set_schemata(container: &Container, schemata: &Schemata) -> Result<()> {
+    let file = container.state.intel_rdt_path.join("schemata");
+    for line in [&schemata.l3, &schemata.memory_bandwidth].into_iter().filter(|line| !line.is_empty()) {
         fs::write(&file, format!("{line}\n"))
             .map_err(|error| Error::io(format_args!("write {line:?} to {}", file.display()), &error))?;
     }

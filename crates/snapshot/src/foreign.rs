@@ -83,8 +83,10 @@ fn overlay(root: &Path, idmap: &IdMap) -> Result<OwnedFd> {
         return Err(Error::new(Kind::Unsupported, "it is a directory within an overlay, which cannot be id-mapped")
             .with_hint("put the root filesystem on ext4, xfs, btrfs or tmpfs"));
     }
-    let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo")
+    // Any user may have mounted something at a name that is no text.
+    let mountinfo = std::fs::read("/proc/thread-self/mountinfo")
         .map_err(|error| Error::io("read(\"/proc/thread-self/mountinfo\")", &error))?;
+    let mountinfo = String::from_utf8_lossy(&mountinfo);
     let options = super_options(&mountinfo, at.mnt_id)
         .ok_or_else(|| Error::new(Kind::Unsupported, "its mount is not in /proc/self/mountinfo"))?;
     let layers = Layers::read(options).absolute(root)?;

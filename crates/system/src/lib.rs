@@ -16,7 +16,7 @@ mod process;
 pub use init::{Init, Stop};
 
 use offshoot_plan::Problem;
-use offshoot_spec::{Device, DeviceRule, IdMapping, Linux, Spec};
+use offshoot_spec::{Device, DeviceRule, IdMapping, Linux, Process, Spec};
 
 /// The annotation that asks: `true`, `auto` (if the program is an init) or `false`.
 pub const ANNOTATION: &str = "org.offshoot.system";
@@ -111,6 +111,11 @@ pub fn rewrite(spec: &Spec, facts: &Facts) -> Result<Spec, Vec<Problem>> {
     }
     new.linux = Some(linux);
     if problems.is_empty() { Ok(new) } else { Err(problems) }
+}
+
+/// A further process in a system container: engines send the rights of an ordinary container's with it.
+pub fn rewrite_further(process: &mut Process, facts: &Facts) {
+    process::rewrite(process, facts);
 }
 
 /// Whether a path is `dir` or something in it.

@@ -178,6 +178,16 @@ fn root_has_all_rights_but_those_of_hardware_and_modules() {
 }
 
 #[test]
+fn a_further_process_has_the_rights_that_its_engine_does_not_know_of() {
+    let mut process = corpus("docker.json").process.unwrap();
+    process.no_new_privileges = true;
+    offshoot_system::rewrite_further(&mut process, &facts());
+    let caps = process.capabilities.unwrap();
+    assert!(caps.effective.contains(&"CAP_SYS_ADMIN".to_owned()) && !process.no_new_privileges);
+    assert!(!caps.bounding.contains(&"CAP_SYS_MODULE".to_owned()) && caps.inheritable.is_empty());
+}
+
+#[test]
 fn the_filter_lets_an_init_mount_and_still_no_module_in() {
     let new = rewrite(&corpus("docker.json"), &facts()).unwrap();
     let filter = new.linux.unwrap().seccomp.unwrap();

@@ -27,7 +27,7 @@ pub(crate) fn v1(dir: &Dir, target: &DeviceList) -> Result<()> {
     if after.default_allow != target.default_allow {
         return Err(failed(Error::new("resulting devices cgroup doesn't match target mode")));
     }
-    if !target.default_allow && after != *target {
+    if !target.default_allow && !after.is_same(target) {
         return Err(failed(Error::new("resulting devices cgroup doesn't precisely match target")));
     }
     Ok(())

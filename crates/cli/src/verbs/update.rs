@@ -49,9 +49,6 @@ fn run(call: &Call) -> Result<u8, Failure> {
         }
         None => from_options(call)?,
     };
-    if changes.memory.as_ref().is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some()) {
-        call.log.warn("Kernel memory settings are ignored and will be removed");
-    }
     complete(&mut changes);
     let schemata = Schemata {
         l3: call.text("l3-cache-schema").unwrap_or_default().to_owned(),

@@ -324,3 +324,18 @@ fn a_terminal_in_the_foreground() {
     assert_eq!(printed, "/dev/pts/0\n88 5\nall\n33 101\n0\n", "{output:?}");
     place.assert_nothing_left();
 }
+
+/// A user of the host may have mounted something at a name that is no text; mountinfo shows it as it is.
+#[test]
+fn a_mount_of_the_host_with_an_odd_name() {
+    let Some(place) = Place::new("odd", &["/bin/echo", "in"]) else { return };
+    let script = format!(
+        "mount --make-rprivate / && mkdir $'odd\\xff\\n' && mount -t proc proc odd* && \
+         {0} --root root run {1} && {0} --root root run --no-pivot {1}",
+        place::program().display(),
+        place.id
+    );
+    let output = Command::new("unshare").args(["-m", "bash", "-c", &script]).current_dir(&place.dir).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "in\nin\n", "{output:?}");
+    place.assert_nothing_left();
+}

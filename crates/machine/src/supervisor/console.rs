@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::home::Home;
-use offshoot_sys::{Errno, path};
+use offshoot_sys::{Errno, path, tty};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +20,8 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub struct Console {
     master: OwnedFd,
+    /// Held open: a terminal that nobody in the machine has open at the moment would count as hung up, for good.
+    _peer: Option<OwnedFd>,
     viewers: Vec<OwnedFd>,
 }
 
@@ -33,7 +35,9 @@ impl Console {
     pub fn new(master: OwnedFd) -> Result<Console> {
         // Its own description: nobody else waits on it.
         nonblocking(&master)?;
-        Ok(Console { master, viewers: Vec::new() })
+        // Of what is no terminal there is none, as in tests.
+        let peer = tty::peer(&master).ok();
+        Ok(Console { master, _peer: peer, viewers: Vec::new() })
     }
 
     /// The terminal.
@@ -66,7 +70,7 @@ impl Console {
                     continue;
                 }
                 Err(error) if error.errno() == Errno::EAGAIN => {}
-                // EIO: nobody in the machine has the terminal open.
+                // EIO, once the machine is gone.
                 Err(_) => open = false,
             }
             break;

@@ -112,7 +112,7 @@ fn only(run: &std::path::Path) -> Result<File> {
     }
 }
 
-/// As far as may be: two descriptors a machine.
+/// As far as may be: three descriptors a machine.
 fn raise_descriptors() {
     let own = process::getpid();
     if let Ok((_, hard)) = process::getrlimit(own, RLIMIT_NOFILE) {

@@ -95,7 +95,7 @@ impl fmt::Display for Match {
 pub struct DeviceList {
     /// What happens to a device without an exception.
     pub default_allow: bool,
-    /// Exceptions in ascending order, each with the opposite of `default_allow`.
+    /// Exceptions, each with the opposite of `default_allow`, in the order of the rules that made them.
     pub exceptions: Vec<(Match, Access)>,
 }
 
@@ -112,7 +112,7 @@ pub struct Line {
 #[derive(Default)]
 struct Emulator {
     default_allow: bool,
-    exceptions: BTreeMap<Match, Access>,
+    exceptions: Vec<(Match, Access)>,
 }
 
 /// What is written: a pattern, or `a`, which starts over whatever stands behind it.
@@ -124,10 +124,11 @@ enum Subject {
 impl Emulator {
     fn apply(&mut self, allow: bool, subject: &Subject) -> Result<(), String> {
         match *subject {
-            Subject::All => *self = Emulator { default_allow: allow, exceptions: BTreeMap::new() },
-            Subject::Some(devices, access) if allow != self.default_allow => {
-                self.exceptions.entry(devices).or_default().0 |= access.0;
-            }
+            Subject::All => *self = Emulator { default_allow: allow, exceptions: Vec::new() },
+            Subject::Some(devices, access) if allow != self.default_allow => match self.held(&devices) {
+                Some(held) => held.0 |= access.0,
+                None => self.exceptions.push((devices, access)),
+            },
             Subject::Some(devices, access) => self.remove(devices, access)?,
         }
         Ok(())
@@ -142,7 +143,7 @@ impl Emulator {
             Match { major: None, minor: None, ..devices },
         ];
         for wide in wider.into_iter().filter(|wide| *wide != devices) {
-            if let Some(held) = self.exceptions.get(&wide)
+            if let Some(held) = self.held(&wide)
                 && held.0 & access.0 != 0
             {
                 return Err(format!(
@@ -151,15 +152,19 @@ impl Emulator {
                 ));
             }
         }
-        if let Some(held) = self.exceptions.get_mut(&devices) {
+        if let Some(held) = self.held(&devices) {
             *held = held.without(access);
         }
-        self.exceptions.retain(|_, held| !held.is_empty());
+        self.exceptions.retain(|(_, held)| !held.is_empty());
         Ok(())
     }
 
+    fn held(&mut self, devices: &Match) -> Option<&mut Access> {
+        self.exceptions.iter_mut().find(|(found, _)| found == devices).map(|(_, held)| held)
+    }
+
     fn list(self) -> DeviceList {
-        DeviceList { default_allow: self.default_allow, exceptions: self.exceptions.into_iter().collect() }
+        DeviceList { default_allow: self.default_allow, exceptions: self.exceptions }
     }
 }
 
@@ -246,6 +251,13 @@ impl DeviceList {
         }) != self.default_allow
     }
 
+    /// Whether both mean the same: the order of exceptions does not count.
+    #[must_use]
+    pub fn is_same(&self, other: &DeviceList) -> bool {
+        let sorted = |list: &DeviceList| list.exceptions.iter().copied().collect::<BTreeMap<_, _>>();
+        self.default_allow == other.default_allow && sorted(self) == sorted(other)
+    }
+
     /// The state that `devices.list` shows. A list that starts from "all is allowed" shows only that, never its
     /// exceptions: it reads as if it had none.
     ///
@@ -261,18 +273,20 @@ impl DeviceList {
     }
 
     /// The lines that turn a cgroup whose list is `self` into `target`, taking nothing away, even for a moment,
-    /// that both have.
+    /// that both have. What is new comes in the order of its rules, which `devices.list` keeps (spec:
+    /// config-linux.md#allowed-device-list).
     #[must_use]
     pub fn transition(&self, target: &DeviceList) -> Vec<Line> {
         let mut lines = Vec::new();
-        let mut old: BTreeMap<Match, Access> = self.exceptions.iter().copied().collect();
+        let mut old = self.exceptions.as_slice();
         // The exceptions of "all is allowed" cannot be read back, so such a list is never kept.
         if self.default_allow || target.default_allow {
             lines.push(Line { allow: target.default_allow, text: "a".into() });
-            old.clear();
+            old = &[];
         }
-        let new: BTreeMap<Match, Access> = target.exceptions.iter().copied().collect();
-        let mut add = |allow, from: &BTreeMap<Match, Access>, minus: &BTreeMap<Match, Access>| {
+        let new = target.exceptions.as_slice();
+        let mut add = |allow, from: &[(Match, Access)], minus: &[(Match, Access)]| {
+            let minus: BTreeMap<Match, Access> = minus.iter().copied().collect();
             for (devices, access) in from {
                 let rest = access.without(minus.get(devices).copied().unwrap_or_default());
                 if !rest.is_empty() {
@@ -280,8 +294,8 @@ impl DeviceList {
                 }
             }
         };
-        add(target.default_allow, &old, &new);
-        add(!target.default_allow, &new, &old);
+        add(target.default_allow, old, new);
+        add(!target.default_allow, new, old);
         lines
     }
 }
@@ -357,9 +371,15 @@ mod tests {
         let from = DeviceList::parse("c 1:3 rwm\nc 1:5 rw\nb *:* m\n").unwrap();
         let to = DeviceList::parse("c 1:3 r\nc 1:5 rw\nc 5:* w\n").unwrap();
         let lines: Vec<_> = from.transition(&to).into_iter().map(|l| (l.allow, l.text)).collect();
-        let expected = [(false, "b *:* m"), (false, "c 1:3 wm"), (true, "c 5:* w")];
+        let expected = [(false, "c 1:3 wm"), (false, "b *:* m"), (true, "c 5:* w")];
         assert_eq!(lines, expected.map(|(allow, text)| (allow, text.to_string())));
         assert!(from.transition(&from).is_empty());
+        let other_order = DeviceList::parse("b *:* m\nc 1:5 rw\nc 1:3 rwm\n").unwrap();
+        assert!(from.is_same(&other_order) && from.transition(&other_order).is_empty() && !from.is_same(&to));
+        // spec: config-linux.md#allowed-device-list: "The runtime MUST apply entries in the listed order".
+        let rules = [rule(true, "c 10:229 rwm"), rule(true, "b 8:0 r")];
+        let lines = DeviceList::default().transition(&list(&rules, &[], &mut Vec::new()));
+        assert_eq!((lines[0].text.as_str(), lines[1].text.as_str()), ("c 10:229 rwm", "b 8:0 r"));
         let all = DeviceList::parse("a *:* rwm\n").unwrap();
         assert_eq!(all.transition(&to)[0], Line { allow: false, text: "a".into() });
         assert!(DeviceList::parse("c 1:x rwm").is_err() && DeviceList::parse("c 1:2").is_err());

@@ -29,8 +29,8 @@ fn merge_memory(old: &mut Memory, new: &Memory) {
     let swap = if new.limit == Some(-1) { new.swap.or(Some(0)) } else { new.swap };
     replace(&mut old.swap, swap);
     replace(&mut old.reservation, new.reservation);
-    replace(&mut old.kernel, new.kernel);
-    replace(&mut old.kernel_tcp, new.kernel_tcp);
+    // Ignored, with one warning for each time they are given.
+    (old.kernel, old.kernel_tcp) = (new.kernel, new.kernel_tcp);
     old.check_before_update = Some(new.check_before_update.unwrap_or(false));
 }
 

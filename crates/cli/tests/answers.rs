@@ -1,0 +1,142 @@
+//! Answers of runc's that callers and its test suite count on, each once got wrong here.
+
+#![forbid(unsafe_code)]
+
+mod place;
+
+use place::Place;
+use serde_json::json;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_profile_need_not_allow_what_the_runtime_does_before_the_program() {
+    let Some(place) = Place::new("faccessat", &["true"]) else { return };
+    place.edit(|config| {
+        config["process"]["noNewPrivileges"] = false.into();
+        let calls = ["faccessat2", "chdir", "getcwd"];
+        let refused = json!([{"names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]);
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": refused});
+    });
+    place.ok(&["run"], &[]);
+    place.edit(|config| config["process"]["args"] = json!(["/etc/passwd"]));
+    fs::create_dir(place.dir.join("rootfs/etc")).unwrap();
+    fs::write(place.dir.join("rootfs/etc/passwd"), "").unwrap();
+    let (status, errors) = place.on(&["run"], &[]);
+    assert!(status == 1 && errors.contains("exec: \\\"/etc/passwd\\\": operation not permitted"), "{status} {errors}");
+}
+
+#[test]
+fn kernel_memory_is_ignored_with_one_warning() {
+    let Some(place) = Place::new("kmem", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    place.ok(&["create"], &[]);
+    let warnings = |options: &[&str]| {
+        let (status, errors) = place.on(&["update"], options);
+        assert_eq!(status, 0, "{errors}");
+        errors.matches("Kernel memory settings are ignored").count()
+    };
+    assert_eq!(warnings(&["--kernel-memory", "50M"]), 1);
+    assert_eq!(warnings(&["--pids-limit", "20"]), 0);
+}
+
+#[test]
+fn an_update_that_cannot_set_schemata_sets_no_limit() {
+    let Some(place) = Place::new("rdt", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    place.ok(&["create"], &[]);
+    place.ok(&["update"], &["--pids-limit", "20"]);
+    let (status, errors) = place.on(&["update"], &["--pids-limit", "30", "--l3-cache-schema", "L3:0=f"]);
+    assert!(status == 1 && errors.contains("Intel RDT"), "{status} {errors}");
+    let limits: Vec<_> =
+        place.cgroups().iter().filter_map(|dir| fs::read_to_string(dir.join("pids.max")).ok()).collect();
+    if limits.is_empty() {
+        println!("skipped: no pids controller for this process");
+    }
+    assert!(limits.iter().all(|limit| limit == "20\n"), "{limits:?}");
+}
+
+/// The filter is in force before the user changes; the host has no rights over the process but those of its owner.
+#[test]
+fn without_root_a_seccomp_agent_gets_its_listener() {
+    const USER: u32 = 65_533;
+    let Some(place) = Place::new("agent", &["/bin/sh", "-c", "! mkdir /dev/shm/x"]) else { return };
+    let program = place.dir.join("offshoot");
+    fs::copy(place.command(&[]).get_program(), &program).unwrap();
+    for path in [&place.dir, &place.dir.join("rootfs")] {
+        chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    let rootless = |words: &[&str]| {
+        let user = USER.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&program);
+        command.arg("--root").arg(place.dir.join("rootless")).args(words);
+        command.current_dir(&place.dir).stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap()
+    };
+    let own = fs::read(place.dir.join("config.json")).unwrap();
+    fs::remove_file(place.dir.join("config.json")).unwrap();
+    assert!(rootless(&["spec", "--rootless"]).status.success());
+    let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+    let borrowed = own["mounts"].as_array().unwrap().iter().filter(|mount| mount["source"] == mount["destination"]);
+    let socket = place.dir.join("agent");
+    place.edit(|config| {
+        config["process"] = own["process"].clone();
+        config["process"]["noNewPrivileges"] = false.into();
+        config["mounts"].as_array_mut().unwrap().extend(borrowed.cloned());
+        let traps = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]);
+        config["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket, "syscalls": traps});
+    });
+    let agent = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+    // It reads the message and lets the listener go, so that the calls fail.
+    let message = std::thread::spawn(move || {
+        let mut text = [0; 4096];
+        let length = agent.accept().unwrap().0.read(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    });
+    let output = rootless(&["run", &place.id]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() && errors.contains("clone") {
+        println!("skipped: no user namespaces for ordinary users: {errors}");
+        return;
+    }
+    assert!(output.status.success() && errors.contains("Function not implemented"), "{errors}");
+    assert!(message.join().unwrap().contains("seccompFd"));
+}
+
+#[test]
+fn the_highest_id_is_refused_and_does_not_mean_root() {
+    let Some(place) = Place::new("maxid", &["/bin/true"]) else { return };
+    for field in ["uid", "gid"] {
+        place.edit(|config| config["process"]["user"][field] = u32::MAX.into());
+        let (status, errors) = place.on(&["run"], &[]);
+        assert!(status == 1 && errors.contains(&format!("cannot set {field}")), "{status} {errors}");
+        place.edit(|config| config["process"]["user"][field] = 0.into());
+    }
+    place.edit(|config| config["process"]["args"] = json!(["/bin/sh", "-c", "sleep 100"]));
+    place.ok(&["run", "--detach"], &[]);
+    let (status, _) = place.on(&["exec", "--user", "4294967295"], &["/bin/true"]);
+    assert_eq!(status, 255);
+}
+
+#[test]
+fn a_failure_is_one_line() {
+    let Some(place) = Place::new("oneline", &["/bin/true"]) else { return };
+    place.edit(|config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}));
+    for _ in 0..5 {
+        let (status, errors) = place.on(&["run"], &[]);
+        assert_eq!((status, errors.lines().count()), (1, 1), "{errors}");
+    }
+}
+
+#[test]
+fn id_maps_without_a_user_namespace_are_passed_over() {
+    let Some(place) = Place::new("idlemap", &["/bin/true"]) else { return };
+    place.edit(|config| {
+        config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    });
+    let (status, errors) = place.on(&["run"], &[]);
+    assert!(status == 0 && errors.contains("uidMappings is ignored"), "{status} {errors}");
+}
