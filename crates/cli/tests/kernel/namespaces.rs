@@ -202,6 +202,47 @@ fn an_unprivileged_user_runs_containers() {
 }
 
 #[test]
+fn an_exec_joins_a_user_and_a_time_namespace() {
+    let Some(place) = Place::new("ns-exec", &["/bin/sleep", "100"]) else { return };
+    chown(place.dir.join("rootfs"), Some(100_000), Some(200_000)).unwrap();
+    place.edit(user_namespace);
+    place.edit(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 3_000_000}});
+    });
+    place.ok(&["run", "--detach"], &[]);
+    let script = "id -u; id -g; tr -s ' ' </proc/self/uid_map; read up rest </proc/uptime; test ${up%.*} -ge 3000000 && echo later; \
+        for kind in user time mnt pid; do readlink /proc/self/ns/$kind; done";
+    let output = place.output(&["exec", "--user", "7:8"], &["/bin/sh", "-c", script]);
+    let links = inside(&place);
+    let expected = format!("7\n8\n 0 100000 65536\nlater\n{}\n{}\n{}\n{}\n", links[6], links[5], links[2], links[4]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
+}
+
+#[test]
+fn what_the_container_s_root_cannot_reach_is_opened_before() {
+    let Some(place) = Place::new("ns-reach", &[]) else { return };
+    chown(place.dir.join("rootfs"), Some(100_000), Some(200_000)).unwrap();
+    let closed = place.dir.join("closed");
+    fs::create_dir_all(closed.join("deep")).unwrap();
+    fs::write(closed.join("deep/file"), "reached").unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    place.edit(user_namespace);
+    let mount = json!({"destination": "/m", "type": "none", "source": closed.join("deep"), "options": ["bind"]});
+    let printed = place.prints(|c| c["mounts"].as_array_mut().unwrap().push(mount), "cat /m/file; stat -c %u /m/file");
+    assert_eq!(printed, "reached65534");
+    // With the container's own map, root of the host is root of the container.
+    let mount =
+        json!({"destination": "/m", "type": "none", "source": closed.join("deep"), "options": ["bind", "idmap"]});
+    let printed = place.prints(|c| c["mounts"].as_array_mut().unwrap().push(mount), "stat -c %u:%g /m/file");
+    assert!(
+        printed == "0:0" || printed.contains("Invalid argument") || printed.contains("invalid argument"),
+        "{printed}"
+    );
+    place.assert_nothing_left();
+}
+
+#[test]
 fn clocks_are_shifted() {
     let Some(place) = Place::new("ns-time", &[]) else { return };
     place.edit(|c| {
@@ -213,6 +254,54 @@ fn clocks_are_shifted() {
         Row("offsets", |_| {}, "tr -s ' ' </proc/self/timens_offsets", "monotonic 1000000 5\nboottime 2000000 0"),
         Row("felt", |_| {}, "read up rest </proc/uptime; test ${up%.*} -ge 2000000 && echo yes", "yes"),
     ]);
+}
+
+#[test]
+fn a_network_of_its_own_and_a_keyring() {
+    let Some(place) = Place::new("ns-net", &[]) else { return };
+    place.check(&[
+        Row("loopback is up", |_| {}, "cat /sys/class/net/lo/flags", "0x9"),
+        Row("nothing else is there", |_| {}, "ls /sys/class/net", "lo"),
+    ]);
+    let printed = place.prints(|c| c["linux"]["maskedPaths"] = json!([]), "cat /proc/keys");
+    if printed.contains("No such file") {
+        println!("skipped: the kernel shows no keys");
+    } else {
+        assert!(printed.contains(&format!("_ses.{}", place.id)), "{printed}");
+    }
+}
+
+#[test]
+fn all_processes_end_where_the_pid_namespace_is_the_host_s() {
+    let Some(place) = Place::new("ns-pid", &["/bin/sh", "-c", "sleep 4711 & sleep 4712 & exec sleep 4713"]) else {
+        return;
+    };
+    place.edit(|c| c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid"));
+    let pids =
+        || -> Vec<u32> { serde_json::from_slice(&place.output(&["ps", "-f", "json"], &[]).stdout).unwrap_or_default() };
+    for end in ["kill", "delete"] {
+        place.ok(&["run", "--detach"], &[]);
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while pids().len() < 3 {
+            assert!(std::time::Instant::now() < limit, "{:?}", pids());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let all = pids();
+        match end {
+            "kill" => place.ok(&["kill"], &["KILL"]),
+            _ => place.ok(&["delete", "--force"], &[]),
+        }
+        let alive = |pid: &u32| {
+            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            state.contains("(sleep)") && !state.contains(") Z ")
+        };
+        while all.iter().any(alive) {
+            assert!(std::time::Instant::now() < limit, "{end}: {all:?}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        place.ok(&["delete", "--force"], &[]);
+        place.assert_nothing_left();
+    }
 }
 
 #[test]

@@ -233,3 +233,38 @@ fn exec_runs_on_its_processors() {
     let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(&place.dir).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("Cpus_allowed_list:\t{all}\n"));
 }
+
+/// spec: runtime.md#lifecycle: what is changed after `create` has no effect.
+#[test]
+fn the_configuration_is_that_of_create() {
+    let Some(place) = Place::new("kept", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    place.edit(|c| c["process"]["env"] = json!(["PATH=/bin:/usr/bin", "WHEN=then"]));
+    place.ok(&["create"], &["--pid-file", "pid"]);
+    place.edit(|c| {
+        c["process"]["args"] = json!(["/bin/false"]);
+        c["process"]["env"] = json!(["PATH=/bin", "WHEN=now"]);
+        c["process"]["user"]["uid"] = 77.into();
+    });
+    place.ok(&["start"], &[]);
+    place.wait_for("running");
+    let pid = fs::read_to_string(place.dir.join("pid")).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !fs::read_to_string(format!("/proc/{pid}/environ")).unwrap().contains("WHEN=then") {
+        assert!(std::time::Instant::now() < end);
+    }
+    let output = place.output(&["exec"], &["/bin/sh", "-c", "echo $WHEN; id -u"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "then\n0\n", "{output:?}");
+}
+
+#[test]
+fn a_container_without_a_process_cannot_be_started() {
+    let Some(place) = Place::new("no-process", &[]) else { return };
+    place.edit(|c| _ = c.as_object_mut().unwrap().remove("process"));
+    place.ok(&["create"], &[]);
+    assert_eq!(place.status(), "created");
+    let (status, errors) = place.on(&["start"], &[]);
+    assert!(status == 1 && errors.contains("without a process"), "{errors}");
+    assert_eq!(place.status(), "created");
+    place.ok(&["delete", "--force"], &[]);
+    place.assert_nothing_left();
+}
