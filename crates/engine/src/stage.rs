@@ -164,6 +164,8 @@ impl Stage<'_> {
             Step::BindRoot => self.bind_root(),
             Step::HoldRoot => self.hold_root(),
             Step::Mount(mount) => self.mount(mount),
+            Step::Placeholders => self.placeholders(),
+            Step::TakeRoot => self.take_root(),
             Step::Device(device) => self.device(device),
             Step::DeviceLinks => self.device_links(),
             Step::Hooks(kind) => self.hooks(*kind),

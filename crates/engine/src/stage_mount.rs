@@ -55,11 +55,13 @@ impl Stage<'_> {
 
     fn bind(&mut self, wanted: &Mount, bind: &Bind) -> Result<OwnedFd> {
         let tree = self.bind_source(wanted, bind)?;
-        if self.plan()?.mounts_on_host() {
+        let plan = self.plan()?;
+        if plan.mounts_on_host() {
             // Elsewhere all mounts are made slaves at the start; here they are the host's.
             set_propagation(&tree, libc::MS_SLAVE | libc::MS_REC)?;
         }
-        apply_flags(&tree, wanted.attributes, self.in_userns)?;
+        // Also where the host's rights are still there: what the source forbids is forbidden to the container.
+        apply_flags(&tree, wanted.attributes, self.in_userns || plan.locks_mounts)?;
         let stat = path::fstat(&tree)?;
         let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let root = self.root()?;

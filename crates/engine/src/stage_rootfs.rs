@@ -8,7 +8,7 @@ use offshoot_plan::Device;
 use offshoot_sys::mount::{
     self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree,
 };
-use offshoot_sys::{Errno, libc, path, process};
+use offshoot_sys::{Errno, fork, libc, path, process, socket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -75,6 +75,39 @@ impl Stage<'_> {
         // Files that follow get the modes they are given.
         process::umask(0);
         self.root = self.opened.root.take();
+        Ok(())
+    }
+
+    pub fn take_root(&mut self) -> Result<()> {
+        self.root = Some(path::open("/", O_DIR, 0).context(|| "open the root".into())?);
+        Ok(())
+    }
+
+    /// kernel: fs/namespace.c, mnt_already_visible.
+    pub fn placeholders(&mut self) -> Result<()> {
+        let what = || "mount an empty procfs and sysfs".to_owned();
+        let (ours, theirs) = socket::seqpacket_pair().context(what)?;
+        let make = |kind: &str| {
+            let context = mount::FsContext::open(kind)?;
+            context.create()?;
+            context.mount(mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC)
+        };
+        let send = || {
+            let (proc, sys) = (make("proc")?, make("sysfs")?);
+            socket::send(&theirs, b"x", &[proc.as_fd(), sys.as_fd()])
+        };
+        let flags = (fork::CLONE_NEWPID | fork::CLONE_NEWNET) as u32 as u64;
+        let child = fork::fork(flags, None, || i32::from(send().is_err())).context(what)?;
+        // Their namespaces end with this process, and what is left shows nothing.
+        match fork::wait(&child.pidfd).context(what)? {
+            exit if exit.success() => {}
+            exit => return Err(Error::new(format!("failed to {}: {exit}", what()))),
+        }
+        let (_, mounts) = socket::recv(&ours, &mut [0; 1]).context(what)?;
+        for (place, tree) in ["/proc", "/sys"].iter().zip(mounts) {
+            let target = resolve::directory(self.root()?, Path::new(place)).context(what)?;
+            mount::move_mount(&tree, &target).context(what)?;
+        }
         Ok(())
     }
 

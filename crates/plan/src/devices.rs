@@ -15,7 +15,7 @@ pub struct Device {
     pub number: (u32, u32),
     /// Permission bits.
     pub mode: u32,
-    /// Owner and group in the container.
+    /// Owner and group, as who makes it sees them: in the container, or on the host where the launcher does.
     pub owner: (u32, u32),
 }
 

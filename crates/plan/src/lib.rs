@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod host;
 mod idmap;
+mod lock;
 mod mounts;
 mod namespaces;
 mod order;
@@ -73,6 +74,8 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     /// Propagation of `/`, mount(2) flags; 0 is the default.
     pub propagation: u64,
+    /// Whether the launcher mounts what the container's root must not undo.
+    pub locks_mounts: bool,
     /// Host network interfaces to move, with their new names.
     pub net_devices: Vec<(String, String)>,
     /// SELinux context of mounts; may be empty.
@@ -240,6 +243,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         devices,
         sysctls,
         propagation,
+        locks_mounts: false,
         net_devices,
         mount_label: linux.mount_label.clone(),
         intel_rdt,
@@ -250,6 +254,9 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         warnings: report.warnings,
         namespaces,
     };
+    if request.lock_mounts && lock::possible(&plan, request) {
+        lock::apply(&mut plan);
+    }
     plan.steps = order::init(&plan.entry, spec, linux, &plan, request);
     plan.warnings.extend(plan.cgroup.warnings.iter().cloned());
     Ok(plan)

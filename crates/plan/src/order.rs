@@ -74,14 +74,12 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
     if ns.makes(Kind::Network) {
         steps.push(Step::Loopback);
     }
-    if ns.has(Kind::Mount) {
-        let early = match plan.propagation & !propagation::REC {
-            // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
-            0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
-            _ => plan.propagation,
-        };
-        steps.push(Step::HostPropagation(early));
-        steps.push(Step::BindRoot);
+    if plan.locks_mounts {
+        steps.push(Step::TakeRoot);
+        steps.extend(crate::lock::inner(plan).map(Step::Mount));
+        steps.extend([Step::Sync(Sync::Mounted), Step::ReopenNull]);
+    } else if ns.has(Kind::Mount) {
+        steps.extend(root(plan));
         fill_root(&mut steps, plan);
         steps.push(Step::Sync(Sync::Mounted));
         hooks(&mut steps, plan, HookKind::CreateContainer);
@@ -117,6 +115,16 @@ fn hooks(steps: &mut Vec<Step>, plan: &Plan, kind: HookKind) {
     if !plan.hooks_of(kind).is_empty() {
         steps.push(Step::Hooks(kind));
     }
+}
+
+/// The first steps in a new mount namespace.
+pub fn root(plan: &Plan) -> [Step; 2] {
+    let early = match plan.propagation & !propagation::REC {
+        // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
+        0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
+        _ => plan.propagation,
+    };
+    [Step::HostPropagation(early), Step::BindRoot]
 }
 
 fn fill_root(steps: &mut Vec<Step>, plan: &Plan) {

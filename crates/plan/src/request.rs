@@ -36,6 +36,9 @@ pub struct Request {
     /// Whether that mount is attached over the host's root until it is entered, and not in its place, which root of a
     /// user namespace may not be able to reach.
     pub root_over_host: bool,
+    /// Whether the root filesystem, volumes and devices are mounted before the user namespace is made, so that the kernel
+    /// locks them for its root (man 7 mount_namespaces, "Restrictions on mount namespaces").
+    pub lock_mounts: bool,
     /// Whether a new user namespace belongs to the root that it maps, whom the kernel then charges for its inotify
     /// watches, keys and other objects with a limit a user, in place of the caller.
     pub owned_by_mapped_root: bool,

@@ -123,6 +123,11 @@ pub enum Step {
     HoldRoot,
     /// Mount something below the root.
     Mount(Mount),
+    /// Mount a procfs and a sysfs of namespaces that have ended: before root of a user namespace may mount its own, the
+    /// kernel wants to see one that hides nothing, and the host's could be uncovered.
+    Placeholders,
+    /// Hold the root that another process has entered.
+    TakeRoot,
     /// Make a device node.
     Device(Device),
     /// Make `/dev/ptmx`, `/dev/fd`, `/dev/std*`, `/dev/core`.
@@ -242,6 +247,8 @@ impl fmt::Display for Step {
         match self {
             Step::JoinCgroups => f.write_str("enter v1 cgroups"),
             Step::Sync(point) => write!(f, "wait for the host ({point})"),
+            Step::Placeholders => f.write_str("mount an empty procfs and sysfs, for the kernel to see"),
+            Step::TakeRoot => f.write_str("hold the root"),
             Step::BecomeRoot => f.write_str("become root of the user namespace"),
             Step::Owner { uid, gid } => write!(f, "become {uid}:{gid}, the owner of the user namespace to be made"),
             Step::Join(kinds) => {

@@ -33,7 +33,14 @@ impl System {
         let path = root.map(|root| clean(&self.bundle.path.join(&root.path)));
         let root_mount = request.root_mount.or(path);
         let root_over_host = root_mount.is_some();
-        Request { owned_by_mapped_root: true, map_volumes: maps, root_mount, root_over_host, ..request }
+        Request {
+            owned_by_mapped_root: true,
+            map_volumes: maps,
+            lock_mounts: maps,
+            root_mount,
+            root_over_host,
+            ..request
+        }
     }
 
     /// The root filesystem with the container's ids, as a detached mount; none if they are right as they are.

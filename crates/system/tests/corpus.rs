@@ -2,7 +2,7 @@
 //! what a system needs and nothing of the host's.
 
 use offshoot_plan::cgroup::{CgroupHost, HostHierarchy, Mode, SystemdHost};
-use offshoot_plan::{Host, Kind, Plan, Request, Step, What, build};
+use offshoot_plan::{Host, Kind, Mount as Planned, Plan, Request, Step, What, build};
 use offshoot_spec::{Mount, Namespace, Seccomp, Spec, Syscall};
 use offshoot_system::{ANNOTATION, Facts, IDS, Init, PROGRAM, Wanted, brings_user_namespace, rewrite, wanted};
 use std::path::Path;
@@ -76,6 +76,7 @@ fn each(mut check: impl FnMut(&str, &Spec, &Plan)) {
                 console_socket: new.process.as_ref().unwrap().terminal,
                 root_mount: Some("/bundle/rootfs".into()),
                 root_over_host: true,
+                lock_mounts: true,
                 owned_by_mapped_root: true,
                 map_volumes: true,
                 ..Request::default()
@@ -120,7 +121,9 @@ fn cgroups_are_the_container_s_own_and_of_the_second_version() {
         // After all cgroups are entered: its root would be another one.
         let unshare = plan.steps.iter().position(|step| *step == Step::Unshare(Kind::Cgroup.flag())).unwrap();
         assert!(plan.entry.launcher.as_ref().unwrap().contains(&Step::JoinCgroups), "{name}");
-        assert!(unshare < plan.steps.iter().position(|step| *step == Step::BindRoot).unwrap(), "{name}");
+        let mounted =
+            |step: &Step| matches!(step, Step::Mount(mount) if mount.destination == Path::new("/sys/fs/cgroup"));
+        assert!(unshare < plan.steps.iter().position(mounted).unwrap(), "{name}");
     });
 }
 
@@ -147,6 +150,56 @@ fn volumes_get_the_container_s_ids() {
             }
         }
     });
+}
+
+#[test]
+fn volumes_and_devices_are_mounted_before_the_user_namespace_is_made() {
+    each(|name, _, plan| {
+        let launcher = plan.entry.launcher.as_ref().unwrap();
+        let at = |what: &dyn Fn(&Step) -> bool| launcher.iter().position(what).unwrap_or_else(|| panic!("{name}"));
+        let order = [
+            at(&|step| matches!(step, Step::Owner { .. })),
+            at(&|step| *step == Step::Unshare(Kind::Mount.flag())),
+            at(&|step| matches!(step, Step::HostPropagation(_))),
+            at(&|step| *step == Step::BindRoot),
+            at(&|step| matches!(step, Step::Mount(mount) if mount.destination == Path::new("/dev"))),
+            at(&|step| matches!(step, Step::Device(_))),
+            at(&|step| *step == Step::Placeholders),
+            at(&|step| *step == Step::PivotRoot),
+        ];
+        assert!(order.is_sorted() && order[7] == launcher.len() - 1, "{name}: {launcher:?}");
+        assert!(plan.entry.clone_flags & Kind::Mount.flag() != 0, "{name}: the mounts would not be locked");
+        let mounts = |steps: &[Step]| -> Vec<Planned> {
+            steps
+                .iter()
+                .filter_map(|step| if let Step::Mount(mount) = step { Some(mount.clone()) } else { None })
+                .collect()
+        };
+        let (outer, inner) = (mounts(launcher), mounts(&plan.steps));
+        assert_eq!(outer.len() + inner.len(), plan.mounts.len(), "{name}");
+        assert!(outer.iter().all(|mount| match &mount.what {
+            What::Bind(_) => true,
+            What::New(new) => new.kind == "tmpfs",
+            _ => false,
+        }));
+        // Only what goes into a file system of the container's own is left for it.
+        assert!(inner.iter().all(|mount| !matches!(mount.what, What::Bind(_))), "{name}: {inner:?}");
+        assert!(
+            !plan.steps.iter().any(|step| matches!(step, Step::PivotRoot | Step::BindRoot | Step::Device(_))),
+            "{name}"
+        );
+        assert!(plan.devices.iter().all(|device| device.owner.0 >= FIRST), "{name}: a node would be the host's root's");
+    });
+}
+
+#[test]
+fn hooks_that_want_the_host_s_root_beside_the_container_s_get_it() {
+    let mut spec = corpus("docker.json");
+    let hook = offshoot_spec::Hook { path: "/x".into(), ..offshoot_spec::Hook::default() };
+    spec.hooks.get_or_insert_default().create_container.push(hook);
+    let request = Request { lock_mounts: true, owned_by_mapped_root: true, bundle: "/b".into(), ..Request::default() };
+    let plan = build(&rewrite(&spec, &facts()).unwrap(), &request, &host(Mode::V2)).unwrap();
+    assert!(!plan.locks_mounts && plan.steps.contains(&Step::PivotRoot));
 }
 
 #[test]
