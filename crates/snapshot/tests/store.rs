@@ -115,3 +115,30 @@ fn damage_is_found_named_and_repaired() {
     assert!(store.images().unwrap().is_empty());
     assert_eq!(std::fs::read_dir(store.path().join("layers")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_reboot_ends_what_was_not_to_be_kept() {
+    if !is_root() {
+        return;
+    }
+    let scratch = scratch("reboot");
+    let (store, image) = store_with_image(&scratch);
+    let make = |name: &str, keep: bool| {
+        store.clone_for(&image, name, &CloneOptions { keep, ..CloneOptions::default() }).unwrap();
+    };
+    make("kept", true);
+    make("of-before", false);
+    make("of-now", false);
+    // As the record of a clone from before the boot looks.
+    let record = store.path().join("clones/of-before/clone.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(text.contains(boot.trim()), "{text}");
+    std::fs::write(&record, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    drop(store);
+    let store = Store::open(scratch.0.join("store")).unwrap();
+    assert_eq!(store.prune(false).unwrap().clones, ["of-before"]);
+    let names: Vec<_> = store.clones().unwrap().iter().map(|clone| clone.name().to_owned()).collect();
+    assert_eq!(names, ["kept", "of-now"]);
+    store.find_clone("kept").unwrap().mount(None).unwrap();
+}
