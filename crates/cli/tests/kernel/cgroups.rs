@@ -71,7 +71,7 @@ fn limits_stand_in_the_files() {
         ("memory", "memory.limit_in_bytes", "83886080", "memory.max", "83886080"),
         ("pids", "pids.max", "33", "pids.max", "33"),
         ("cpu", "cpu.cfs_quota_us", "30000", "cpu.max", "30000 50000"),
-        ("cpu", "cpu.shares", "256", "cpu.weight", "34"),
+        ("cpu", "cpu.shares", "256", "cpu.weight", "35"),
     ]);
     place.ok(&["delete", "--force"], &[]);
     place.assert_nothing_left();

@@ -3,8 +3,9 @@
 use crate::place::{self, Place};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Runs the container from a shell that holds some descriptors open.
 fn from_shell(place: &Place, before: &str, options: &str, environment: &[(&str, &str)]) -> String {
@@ -74,42 +75,50 @@ if sys.argv[2:]:
     print(out.decode().replace('\\r', ''))
 ";
 
-fn receiver(place: &Place, socket: &str, more: &[&str]) -> Option<std::process::Child> {
-    let child = Command::new("python3")
-        .args(["-c", RECEIVE, socket])
-        .args(more)
-        .current_dir(&place.dir)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .ok();
-    if child.is_none() {
-        println!("skipped: needs python3");
-        return None;
+struct Receiver {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Receiver {
+    /// Returns when it listens.
+    fn new(place: &Place, socket: &str, more: &[&str]) -> Option<Receiver> {
+        let mut command = Command::new("python3");
+        command.args(["-c", RECEIVE, socket]).args(more).current_dir(&place.dir).stdout(Stdio::piped());
+        let Ok(mut child) = command.spawn() else {
+            println!("skipped: needs python3");
+            return None;
+        };
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        Some(Receiver { child, output })
     }
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !place.dir.join(socket).exists() && std::time::Instant::now() < end {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+
+    fn text(mut self) -> String {
+        let mut text = String::new();
+        self.output.read_to_string(&mut text).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{text}");
+        text
     }
-    // Bound, but it may not listen yet.
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    child
 }
 
 #[test]
 fn a_pidfd_and_a_file_with_the_pid() {
     let Some(place) = Place::new("pidfd", &["/bin/sleep", "100"]) else { return };
-    let Some(server) = receiver(&place, "pidfd.sock", &[]) else { return };
+    let Some(server) = Receiver::new(&place, "pidfd.sock", &[]) else { return };
     place.ok(&["create"], &["--pidfd-socket", "pidfd.sock", "--pid-file", "pid"]);
     let pid = fs::read_to_string(place.dir.join("pid")).unwrap();
     let state: Value = serde_json::from_slice(&place.output(&["state"], &[]).stdout).unwrap();
     assert_eq!(state["pid"].to_string(), pid);
-    let text = String::from_utf8(server.wait_with_output().unwrap().stdout).unwrap();
+    let text = server.text();
     assert!(text.lines().any(|line| line == pid) && text.contains("pidfd"), "{text}");
     place.ok(&["start"], &[]);
-    let Some(server) = receiver(&place, "exec.sock", &[]) else { return };
+    let Some(server) = Receiver::new(&place, "exec.sock", &[]) else { return };
     place.ok(&["exec", "--detach", "--pidfd-socket", "exec.sock", "--pid-file", "exec.pid"], &["/bin/sleep", "50"]);
     let pid = fs::read_to_string(place.dir.join("exec.pid")).unwrap();
-    let text = String::from_utf8(server.wait_with_output().unwrap().stdout).unwrap();
+    let text = server.text();
     assert!(text.lines().any(|line| line == pid), "{text}");
 }
 
@@ -121,9 +130,9 @@ fn a_console_goes_to_its_socket() {
         c["process"]["consoleSize"] = json!({"width": 90, "height": 20});
         c["process"]["args"] = json!(["/bin/sh", "-c", "stty size; tty; echo x >/dev/console; echo done; sleep 100"]);
     });
-    let Some(server) = receiver(&place, "console.sock", &["read"]) else { return };
+    let Some(server) = Receiver::new(&place, "console.sock", &["read"]) else { return };
     place.ok(&["run", "--detach"], &["--console-socket", "console.sock"]);
-    let text = String::from_utf8(server.wait_with_output().unwrap().stdout).unwrap();
+    let text = server.text();
     assert!(text.contains("1 /dev/pts/ptmx\n") || text.contains("1 /dev/ptmx\n") || text.contains("/ptmx\n"), "{text}");
     assert!(text.ends_with("20 90\n/dev/pts/0\nx\ndone\n\n"), "{text}");
     // A terminal that nobody takes, and a socket that nobody asked for.

@@ -41,7 +41,7 @@ const BROKEN: &[Broken] = &[
         |c| c["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
         "process.ioPriority.priority",
     ),
-    ("apparmor", |c| c["process"]["apparmorProfile"] = "no-such-profile".into(), "apparmor"),
+    ("apparmor", |c| c["process"]["apparmorProfile"] = "no-such-profile".into(), "AppArmor"),
     ("selinux", |c| c["process"]["selinuxLabel"] = "a:b:c:d".into(), "selinux"),
     (
         "namespace twice",
@@ -51,16 +51,15 @@ const BROKEN: &[Broken] = &[
     ("unknown namespace", |c| c["linux"]["namespaces"][0]["type"] = "x".into(), "linux.namespaces[0]"),
     ("relative namespace path", |c| c["linux"]["namespaces"][0]["path"] = "x".into(), "linux.namespaces[0]"),
     ("hostname without uts", |c| without(c, "uts"), "unable to set hostname without a private UTS namespace"),
-    ("mounts without mount", |c| without(c, "mount"), "mounts"),
+    (
+        "masks without mount",
+        |c| without(c, "mount"),
+        "linux.maskedPaths: unable to restrict sys entries without a private MNT namespace",
+    ),
     (
         "user without maps",
         |c| c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})),
         "user namespaces enabled, but no namespace path to join nor mappings",
-    ),
-    (
-        "maps without user",
-        |c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]),
-        "linux.uidMappings: user namespace mappings specified, but user namespace isn't enabled",
     ),
     (
         "offsets without time",
