@@ -40,6 +40,8 @@ pub struct Facts {
     sysctls: Vec<(&'static str, u64)>,
     /// The most descriptors a process may have.
     descriptors: Option<u64>,
+    /// Ranges of ids that can be given away.
+    ranges: Option<u64>,
     /// Memory that can be used without swapping, in KiB.
     available: Option<u64>,
     /// Linux's version.
@@ -112,6 +114,7 @@ impl Facts {
         Facts {
             sysctls: names.filter_map(|name| Some((name, sysctl(name)?))).collect(),
             descriptors: descriptors.ok().map(|(_, hard)| hard),
+            ranges: Some(offshoot_runtime::ranges::Pool::of_host().capacity()),
             available: fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .ok()
@@ -141,6 +144,13 @@ impl Facts {
             let need = machines * each::DESCRIPTORS + HOST_DESCRIPTORS;
             let advice = format!("ulimit -n {} before the supervisor starts, or LimitNOFILE= of its unit", round(need));
             all.push(Finding { name: "open files of the supervisor".into(), have, need, hard: true, advice });
+        }
+        if let Some(have) = self.ranges {
+            let advice = format!(
+                "a line offshoot:FIRST:{} for ids that nobody has, in /etc/subuid and in /etc/subgid",
+                machines * u64::from(u16::MAX) + machines
+            );
+            all.push(Finding { name: "ranges of 65536 ids".into(), have, need: machines, hard: true, advice });
         }
         if let Some(have) = self.available {
             let need = machines * memory;
@@ -239,6 +249,7 @@ mod tests {
                 (PTY_RESERVE, 1024),
             ],
             descriptors: Some(1024),
+            ranges: Some(4094),
             available: Some(8 << 20),
             ..Facts::default()
         }

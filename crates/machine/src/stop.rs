@@ -130,26 +130,26 @@ impl Machines {
         if force {
             self.stop_group(names, Duration::ZERO, true, &mut stopped)?;
         } else {
-            for name in names {
-                let at_rest = match self.process(name) {
-                    Ok(None) => self.clear(name),
-                    Ok(Some(_)) => Err(Error::new(Kind::State, format!("machine {name:?} is running"))
-                        .hint("stop it first, or remove it with --force")),
-                    Err(error) => Err(error),
-                };
-                stopped(name, at_rest);
-            }
+            let at_rest = |name: &str| match self.process(name)? {
+                None => self.clear(name),
+                Some(_) => Err(Error::new(Kind::State, format!("machine {name:?} is running"))
+                    .hint("stop it first, or remove it with --force")),
+            };
+            pool::each(names, pool::width(), &mut |at, result| stopped(&names[at], result), &at_rest)?;
         }
         let held = self.home.lock_machines()?;
         // First, so that what a killed process leaves is a machine without a clone, which can be removed again.
         self.store()?.delete_clones(&gone)?;
         self.home.give_back_addresses(&self.network_run(), &gone)?;
-        for name in &gone {
-            Last::forget(&self.run(), name);
-            let result = self.home.forget(name, &held);
+        let mut removed = |at: usize, result: Result<()>| {
+            let name: &String = &gone[at];
             report(name, &result);
             outcome.add(name, result);
-        }
+        };
+        pool::each(&gone, pool::width(), &mut removed, &|name| {
+            Last::forget(&self.run(), name);
+            self.home.forget(name, &held)
+        })?;
         Ok(outcome)
     }
 }

@@ -31,7 +31,7 @@ mod pause;
 pub mod pidfile;
 pub mod plan;
 pub mod process;
-mod ranges;
+pub mod ranges;
 pub mod restore;
 mod root;
 pub mod rootfs;

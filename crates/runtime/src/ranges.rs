@@ -58,6 +58,11 @@ impl Pool {
         Pool { dir: DIR.into(), ranges }
     }
 
+    /// How many system containers there can be at once.
+    pub fn capacity(&self) -> u64 {
+        self.ranges.iter().map(|(from, end)| u64::from((end - from) / IDS)).sum()
+    }
+
     /// Takes a range for the container whose state directory is, or will be, `owner`.
     ///
     /// # Errors
@@ -131,7 +136,7 @@ impl Pool {
     }
 
     fn exhausted(&self) -> Error {
-        let ranges: u32 = self.ranges.iter().map(|(from, end)| (end - from) / IDS).sum();
+        let ranges = self.capacity();
         let message = format!(
             "no range of {IDS} ids is free: the pool has {ranges} (hint: remove containers, or name more for the user \
              {USER} in /etc/subuid and /etc/subgid)"
