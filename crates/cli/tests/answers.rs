@@ -122,6 +122,18 @@ fn the_highest_id_is_refused_and_does_not_mean_root() {
 }
 
 #[test]
+fn ps_repeats_what_ps_says() {
+    let Some(place) = Place::new("ps", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    if Command::new("ps").arg("--version").output().is_err() {
+        println!("skipped: there is no ps");
+        return;
+    }
+    place.ok(&["create"], &[]);
+    let (status, errors) = place.on(&["ps"], &["--bogus"]);
+    assert!(status == 1 && errors.contains("exit status 1: "), "{status} {errors}");
+}
+
+#[test]
 fn a_failure_is_one_line() {
     let Some(place) = Place::new("oneline", &["/bin/true"]) else { return };
     place.edit(|config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}));

@@ -39,7 +39,9 @@ fn table(options: &[String]) -> Result<String, Failure> {
     if output.status.success() {
         Ok(text(&output.stdout))
     } else {
-        Err(Failure::new(format!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr))))
+        // As Go writes a status, with one colon.
+        let status = output.status.to_string().replacen("status: ", "status ", 1);
+        Err(Failure::new(format!("{status}: {}{}", text(&output.stdout), text(&output.stderr))))
     }
 }
 
