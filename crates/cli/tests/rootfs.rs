@@ -514,3 +514,27 @@ fn a_user_runs_a_clone_of_the_user_s_own_store() {
     let (status, said) = user(&["run", "-d", "--image", "box", "x", "/bin/true"]);
     assert!(status == 1 && said.contains("mounted by root") && said.contains("hint: "), "{said}");
 }
+
+#[test]
+fn a_full_store_makes_no_container() {
+    let Some(place) = Place::new("clone-full", &["/bin/sh", "-c", "true"]) else { return };
+    offshoot_sys::process::unshare(libc::CLONE_NEWNS).unwrap();
+    mount::mount_legacy(None, "/", None, libc::MS_REC | libc::MS_PRIVATE, None).unwrap();
+    let context = mount::FsContext::open("tmpfs").unwrap();
+    context.string("nr_inodes", "100").unwrap();
+    context.create().unwrap();
+    let disk = attach(&context, &place.dir);
+    let Some(grove) = Grove::on(place, Some(disk.clone())) else { return };
+    let fill = |at: usize| fs::write(disk.join(format!("fill{at}")), "");
+    let full = (0..200).find_map(|at| fill(at).err()).unwrap();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    let (status, errors) = grove.place.on(&["run"], &[]);
+    assert!(status == 1 && errors.contains("no space left on device"), "{errors}");
+    assert!(errors.contains("hint: free some space") && errors.contains("offshoot image prune"), "{errors}");
+    grove.assert_nothing_left("full");
+    for at in 0..200 {
+        let _ = fs::remove_file(disk.join(format!("fill{at}")));
+    }
+    grove.run();
+    grove.assert_nothing_left("no longer full");
+}
