@@ -4,7 +4,7 @@ mod common;
 
 use std::os::unix::fs::MetadataExt;
 
-use common::{Disk, Scratch, as_ids, idmap, is_root, listing, scratch, store_at, store_with_image, within};
+use common::{Disk, Group, Scratch, as_ids, idmap, is_root, listing, scratch, store_at, store_with_image, within};
 use offshoot_snapshot::{Choice, CloneOptions, DriverKind, Kind};
 
 fn by(kind: DriverKind) -> CloneOptions {
@@ -26,36 +26,6 @@ impl Place {
             Place::With(scratch, _) => scratch.0.clone(),
         }
     }
-}
-
-/// A volume group on the disk that the environment names, for one test; the tests on it run one at a time.
-struct Group {
-    name: &'static str,
-    _alone: std::sync::MutexGuard<'static, ()>,
-}
-
-static DISK: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-impl Group {
-    fn new() -> Option<Group> {
-        let Ok(disk) = std::env::var("OFFSHOOT_TEST_DISK") else {
-            println!("skipped: lvm-thin needs a spare disk; name one in OFFSHOOT_TEST_DISK");
-            return None;
-        };
-        let guard = DISK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        assert!(lvm(&["vgcreate", "-q", "-y", "-ff", "offshoot-test", &disk]));
-        Some(Group { name: "offshoot-test", _alone: guard })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        lvm(&["vgremove", "-q", "-y", "-ff", self.name]);
-    }
-}
-
-fn lvm(args: &[&str]) -> bool {
-    std::process::Command::new("lvm").args(args).status().is_ok_and(|status| status.success())
 }
 
 /// Every driver with a place for it, as far as this machine has one.

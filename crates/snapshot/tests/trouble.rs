@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Disk, is_root, store_at, within};
+use common::{Disk, Group, import, is_root, store_at, within};
 use offshoot_snapshot::{Choice, CloneOptions, DriverKind, Error, Kind, Store};
 use offshoot_sys::mount::{FsContext, mount_legacy};
 
@@ -120,4 +120,26 @@ fn a_busy_subvolume_stays_until_it_is_free() {
     store.delete_clones(&["c".into()]).unwrap();
     store.sweep().unwrap();
     assert_no_clone(&store);
+}
+
+#[test]
+fn a_full_pool_makes_no_clone_and_says_how_to_extend_it() {
+    if !is_root() {
+        return;
+    }
+    let Some(group) = Group::new() else { return };
+    let scratch = common::scratch("full-pool");
+    let (store, small) = store_at(&scratch.0);
+    store.use_thin_pool(&format!("{}/pool", group.name), Some(24 << 20)).unwrap();
+    let tree = scratch.0.join("large");
+    std::fs::create_dir(&tree).unwrap();
+    let noise = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::copy(&mut std::io::Read::take(noise, 32 << 20), &mut std::fs::File::create(tree.join("noise")).unwrap())
+        .unwrap();
+    let large = import(&store, &tree, "large").unwrap();
+    let error = store.clone_for(&large, "c", &by(DriverKind::LvmThin, Some(96 << 20))).unwrap_err();
+    assert_hint(&error, Kind::NoSpace, "clone image \"large:latest\" as \"c\"", "lvextend");
+    assert_no_clone(&store);
+    // The pool is as good as before.
+    store.clone_for(&small, "c", &by(DriverKind::LvmThin, Some(64 << 20))).unwrap().delete().unwrap();
 }

@@ -60,6 +60,8 @@ impl Store {
                         pool,
                         group,
                     ])?;
+                    // A full pool fails what is written to it, rather than have it wait for a minute first.
+                    lvm(&["lvchange", "-q", "--errorwhenfull", "y", name])?;
                 }
                 (Err(error), None) => return Err(error.with_hint("give a size to have it made")),
             }
@@ -95,7 +97,8 @@ impl Driver for LvmThin {
             // Remains of a killed process, whose record is gone with it.
             let _ = lvm(&["lvremove", "-q", "-f", "-y", &volume]);
             lvm(&["lvcreate", "-q", "-y", "-V", &size, "-T", &thin, "-n", name])?;
-            ext4::make(store, image, &device(&volume), || ext4::mount(&device(&volume), None, false))?;
+            let made = ext4::make(store, image, &device(&volume), || ext4::mount(&device(&volume), None, false));
+            made.map_err(|error| if is_full(&thin) { full(error.to_string()) } else { error })?;
             lvm(&["lvchange", "-q", "-an", &volume]).map(drop)
         };
         let file = file_of(size);
@@ -177,13 +180,23 @@ fn lvm(args: &[&str]) -> Result<String> {
         let text = error.to_string();
         if text.contains("nsufficient free") || text.contains("reached threshold") || text.contains("out of data space")
         {
-            return Error::new(Kind::NoSpace, text).with_hint("extend the thin pool: lvextend -L +10G GROUP/POOL");
+            return full(text);
         }
         if text.contains("in use") {
             return Error::new(Kind::Busy, text).with_hint("stop the container that has it mounted");
         }
         error
     })
+}
+
+fn full(text: String) -> Error {
+    Error::new(Kind::NoSpace, text).with_hint("the thin pool is full; extend it: lvextend -L +10G GROUP/POOL")
+}
+
+/// Whether a pool has no space left for data.
+fn is_full(pool: &str) -> bool {
+    let percent = lvm(&["lvs", "--noheadings", "-o", "data_percent", pool]);
+    percent.is_ok_and(|text| text.trim().parse::<f64>().is_ok_and(|percent| percent > 99.0))
 }
 
 fn pool(store: &Store) -> Result<Pool> {

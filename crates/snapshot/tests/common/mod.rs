@@ -110,6 +110,37 @@ impl Drop for Disk {
     }
 }
 
+/// A volume group on the disk that the environment names, for one test; the tests on it run one at a time.
+pub struct Group {
+    pub name: &'static str,
+    _alone: std::sync::MutexGuard<'static, ()>,
+}
+
+static DISK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+impl Group {
+    /// `None`, with a word why, without a disk.
+    pub fn new() -> Option<Group> {
+        let Ok(disk) = std::env::var("OFFSHOOT_TEST_DISK") else {
+            println!("skipped: lvm-thin needs a spare disk; name one in OFFSHOOT_TEST_DISK");
+            return None;
+        };
+        let guard = DISK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(lvm(&["vgcreate", "-q", "-y", "-ff", "offshoot-test", &disk]));
+        Some(Group { name: "offshoot-test", _alone: guard })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        lvm(&["vgremove", "-q", "-y", "-ff", self.name]);
+    }
+}
+
+pub fn lvm(args: &[&str]) -> bool {
+    Command::new("lvm").args(args).status().is_ok_and(|status| status.success())
+}
+
 /// A mapping of 65536 ids from `outside` on.
 pub fn idmap(outside: u32) -> IdMap {
     let ids = [IdRange { inside: 0, outside, count: 65_536 }];
