@@ -538,3 +538,42 @@ fn a_full_store_makes_no_container() {
     grove.run();
     grove.assert_nothing_left("no longer full");
 }
+
+#[test]
+fn a_container_on_a_kept_clone_is_dumped_and_restored() {
+    let script = "i=0; while :; do i=$((i + 1)); echo $i > /count; sleep 0.1; done";
+    let Some(grove) = Grove::new("clone-criu", script) else { return };
+    if !Command::new("criu").arg("check").output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no criu that works with this kernel");
+        return;
+    }
+    let images = grove.place.dir.join("images");
+    let images = ["--image-path", images.to_str().unwrap()];
+    let count = || -> u32 {
+        let output = grove.place.output(&["exec"], &["/bin/cat", "/count"]);
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
+    };
+    // CRIU can dump no open file of the host's.
+    let run = || assert!(grove.place.start_in_background(&["run", "-d", &grove.place.id]).wait().unwrap().success());
+    // One that would be gone with its clone is not dumped.
+    run();
+    let (status, errors) = grove.place.on(&[&["checkpoint"], &images[..]].concat(), &[]);
+    assert!(status == 1 && errors.contains("a clone that goes with it") && errors.contains("keep=true"), "{errors}");
+    assert_eq!(grove.place.status(), "running");
+    grove.place.ok(&["delete", "--force"], &[]);
+    grove.ask("image=box,keep=true");
+    run();
+    while count() < 5 {
+        sleep(Duration::from_millis(20));
+    }
+    grove.place.ok(&[&["checkpoint"], &images[..]].concat(), &[]);
+    grove.place.assert_nothing_left();
+    assert_eq!(grove.clones().len(), 1);
+    grove.place.ok(&[&["restore", "-d"], &images[..]].concat(), &[]);
+    assert_eq!(grove.place.status(), "running");
+    let after = count();
+    assert!(after >= 5, "{after}");
+    grove.place.ok(&["delete", "--force"], &[]);
+    assert!(grove.place.command(&["clone", "rm", &grove.place.id]).status().unwrap().success());
+    grove.assert_nothing_left("restored");
+}
