@@ -117,7 +117,7 @@ impl Runtime {
         let asked = rootfs::request(&bundle.spec)
             .and_then(|request| request.map(|request| Rootfs::find(&request, look)).transpose());
         let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
-        let notifies = wanted.reports_ready || notify::is_wanted();
+        let notifies = wanted.ready.is_some() || notify::is_wanted();
         let request = Request {
             id: wanted.id.clone(),
             bundle: bundle.path.clone(),

@@ -5,6 +5,7 @@ use crate::image::FromImage;
 use crate::wanted::Wanted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A container to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +21,9 @@ pub struct Launch {
     /// Where images and clones are, for a bundle that names an image (see [`crate::rootfs`]); the default store where not
     /// given.
     pub store: Option<PathBuf>,
-    /// Let the process report that it is ready, whether or not this process has a service manager to tell; see
-    /// [`crate::Runtime::start_and_listen`].
-    pub reports_ready: bool,
+    /// Detached, return when the process says that it is ready (man 3 sd_notify; systemd: when it has booted), or fail if
+    /// it has not after this time.
+    pub ready: Option<Duration>,
     /// Change the root by moving a mount: on a ramdisk pivot_root(2) cannot work.
     pub no_pivot: bool,
     /// Leave the process in the caller's session keyring.

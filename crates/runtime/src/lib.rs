@@ -13,7 +13,6 @@ pub mod container;
 pub mod create;
 mod delete;
 pub mod descriptors;
-mod ended;
 mod error;
 pub mod events;
 pub mod exec;
@@ -51,7 +50,6 @@ pub mod wanted;
 
 pub use connect::Connections;
 pub use container::Container;
-pub use ended::Ended;
 pub use error::{Error, Kind, Result, cause};
 pub use launch::{Further, Launch};
 pub use offshoot_engine::criu;

@@ -60,9 +60,9 @@ impl Notify {
         manager().map_or(Ok(None), |manager| Notify::open(state_dir, Some(manager)))
     }
 
-    /// The same for this process alone.
+    /// The same for this process, whether or not there is a service manager.
     pub(crate) fn listen(state_dir: &Path) -> Result<Option<Notify>> {
-        Notify::open(state_dir, None)
+        Notify::open(state_dir, manager())
     }
 
     fn open(state_dir: &Path, manager: Option<PathBuf>) -> Result<Option<Notify>> {
@@ -92,7 +92,7 @@ impl Notify {
     ///
     /// # Errors
     /// The socket cannot be read.
-    pub fn wait_ready(&self, process: BorrowedFd, patience: Duration) -> Result<bool> {
+    pub(crate) fn wait_ready(&self, process: BorrowedFd, patience: Duration) -> Result<bool> {
         let failed = |error: offshoot_sys::Error| Error::io("wait until the container is ready", &error.into());
         let end = Instant::now() + patience;
         loop {

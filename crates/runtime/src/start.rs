@@ -28,17 +28,6 @@ impl Runtime {
         notify.map_or(Ok(()), |notify| notify.wait(pid, &self.log))
     }
 
-    /// [`Runtime::start`] of a container that was made with [`Launch::reports_ready`], for a caller who wants to know
-    /// when it has booted: [`Notify::wait_ready`] tells. Of the inits, systemd reports.
-    ///
-    /// # Errors
-    /// As [`Runtime::start`].
-    pub fn start_and_listen(&self, container: &mut Container) -> Result<Option<Notify>> {
-        container.allow(Verb::Start)?;
-        let notify = Notify::listen(&container.dir)?;
-        self.release(container).map(|()| notify)
-    }
-
     /// Writes the byte that the process waits for, and runs poststart hooks when it has become its program.
     fn release(&self, container: &mut Container) -> Result<()> {
         if !container.state.has_process {
@@ -78,13 +67,23 @@ impl Runtime {
             false => Some(Foreground::new(terminal, launch.subreaper, self.log.clone())?),
         };
         let New { mut container, pidfd, master } = self.create_from(launch, &bundle)?;
-        let notify = Notify::bind(&container.dir).and_then(|notify| self.release(&mut container).map(|()| notify));
+        let listen = if launch.ready.is_some() { Notify::listen } else { Notify::bind };
+        let notify = listen(&container.dir).and_then(|notify| self.release(&mut container).map(|()| notify));
         let notify = notify.inspect_err(|_| self.abandon(&mut container))?;
         let (id, pid) = (container.state.id.clone(), container.state.init_process_pid);
         // Others may look at the container, signal it and exec into it meanwhile.
         drop(container);
         let Some(foreground) = foreground else {
-            return notify.map_or(Ok(0), |notify| notify.wait(pid, &self.log).map(|()| 0));
+            return match (notify, launch.ready) {
+                (Some(notify), Some(patience)) if !notify.wait_ready(pidfd.as_fd(), patience)? => {
+                    let text = format!(
+                        "container {id} runs, but has not said that it is ready (hint: of inits, systemd does)"
+                    );
+                    Err(Error::new(Kind::System, text))
+                }
+                (Some(notify), None) => notify.wait(pid, &self.log).map(|()| 0),
+                _ => Ok(0),
+            };
         };
         let exit = foreground.wait(Subject { pid, pidfd: pidfd.as_fd() }, master, notify.as_ref());
         if !launch.keep {

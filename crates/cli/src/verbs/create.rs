@@ -61,6 +61,7 @@ pub static RUN: Command = Command::new("run", "create and start a container", ru
         PIDFD_SOCKET,
         Flag::switch("detach", "return when the program runs").short("d"),
         Flag::switch("keep", "keep the container when its process has ended"),
+        Flag::duration("ready", "with --detach: return when the program says that it is ready, or fail after so long"),
         PID_FILE,
         Flag::switch("no-subreaper", "do not become the parent of the container's orphans"),
         NO_PIVOT,
@@ -91,7 +92,8 @@ fn run(call: &Call) -> Result<u8, Failure> {
         // alone would be out of reach of later commands.
         offshoot_snapshot::become_root_of_own_ids()?;
     }
-    let own = |launch| Launch { keep: call.on("keep"), subreaper: !call.on("no-subreaper"), ..launch };
+    let (keep, subreaper, ready) = (call.on("keep"), !call.on("no-subreaper"), call.duration("ready"));
+    let own = |launch| Launch { keep, subreaper, ready, ..launch };
     let ran = launch(call, call.on("detach")).and_then(|launch| Ok(call.runtime()?.run(&own(launch))?));
     ran.map_err(|failure| failure.during("runc run"))
 }
