@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -11,7 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_offshoot");
+/// The command under test: the one named by `OFFSHOOT`, or that of this build.
+fn program() -> OsString {
+    std::env::var_os("OFFSHOOT").unwrap_or_else(|| env!("CARGO_BIN_EXE_offshoot").into())
+}
 
 /// Busybox's init takes some seconds to go down.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,10 +69,10 @@ impl Farm {
         let mut command = match self.network {
             Some(pid) => {
                 let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/proc/{pid}/ns/net")).arg(PROGRAM);
+                command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program());
                 command
             }
-            None => Command::new(PROGRAM),
+            None => Command::new(program()),
         };
         command.arg("--root").arg(self.dir.join("root")).args(words).stdin(Stdio::null());
         // Options stand after the verb; what belongs to another program comes after them.

@@ -83,7 +83,7 @@ impl Machines {
 }
 
 /// Seconds since a process started at `start` ticks after boot.
-fn age(start: u64) -> f64 {
+pub(crate) fn age(start: u64) -> f64 {
     let uptime = fs::read_to_string("/proc/uptime").ok();
     let now: Option<f64> = uptime.and_then(|text| text.split(' ').next()?.parse().ok());
     now.map_or(0.0, |now| (now - start as f64 / TICKS).max(0.0))

@@ -28,6 +28,10 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// How long a caller may take over its request.
 const REQUEST: Duration = Duration::from_secs(2);
 
+/// A life in seconds after which a machine is not started again at once, and how long it waits.
+const SHORT: f64 = 5.0;
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The supervisor's knowledge.
 struct Supervisor {
     machines: Machines,
@@ -157,10 +161,10 @@ impl Supervisor {
             for one in news {
                 match one {
                     News::Caller => self.call(),
-                    News::Handed => self.take()?,
+                    News::Handed => self.told(|supervisor| supervisor.take()),
                     News::Signal if self.signal()? => return Ok(()),
                     News::Signal => {}
-                    News::Ended(name) => self.ended(&name)?,
+                    News::Ended(name) => self.told(|supervisor| supervisor.ended(&name)),
                     News::Printed(name) => {
                         let home = &self.machines.home;
                         if let Some(watched) = self.watched.get_mut(&name)
@@ -185,6 +189,13 @@ impl Supervisor {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Does what may fail for one machine, as on a full disk, and must not end the watch over the others.
+    fn told(&mut self, act: impl FnOnce(&mut Supervisor) -> Result<()>) {
+        if let Err(error) = act(self) {
+            self.log().warn(error);
         }
     }
 
@@ -326,7 +337,7 @@ impl Supervisor {
             end |= matches!(info.ssi_signo as i32, SIGTERM | SIGINT);
         }
         // A machine is handed over before it runs: first, so that none that ended at once is taken for an orphan.
-        self.take()?;
+        self.told(Supervisor::take);
         self.reap();
         Ok(end)
     }
@@ -337,10 +348,8 @@ impl Supervisor {
             if self.watched.values().any(|watched| watched.pid == pid) {
                 // It comes first as long as it is not reaped. Its turn is now.
                 let name = self.watched.iter().find(|(_, watched)| watched.pid == pid).map(|(name, _)| name.clone());
-                if let Some(name) = name
-                    && let Err(error) = self.ended(&name)
-                {
-                    self.log().warn(error);
+                if let Some(name) = name {
+                    self.told(|supervisor| supervisor.ended(&name));
                 }
                 continue;
             }
@@ -363,7 +372,9 @@ impl Supervisor {
         self.watched.remove(name);
         self.log().info(format_args!("machine {name:?} {}", end.words()));
         let run = self.machines.run();
-        Last::save(&run, name, &end.words(), None)?;
+        if let Err(error) = Last::save(&run, name, &end.words(), None) {
+            self.log().warn(error);
+        }
         if left_alone {
             return Ok(());
         }
@@ -409,13 +420,19 @@ fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> R
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         lock => lock?,
     };
-    match machines.container(name)? {
-        Some(container) if container.state.init_process_pid == pid && !container.is_alive() => {}
+    let lived = match machines.container(name)? {
+        Some(container) if container.state.init_process_pid == pid && !container.is_alive() => {
+            crate::figures::age(container.state.init_process_start)
+        }
         _ => return Ok(()),
-    }
+    };
     machines.runtime.delete(name, false)?;
     match end {
         End::Reboot => {
+            // One that does nothing but reboot must not take a processor for itself.
+            if lived < SHORT {
+                std::thread::sleep(PAUSE);
+            }
             machines.bring_networks_up(&[name.to_owned()])?;
             machines.start_locked(name, &lock, hand)
         }
