@@ -8,10 +8,14 @@ use crate::Result;
 use crate::error::owned;
 use crate::fork::Exit;
 
-/// A pidfd for the process `pid` (man 2 pidfd_open).
+/// A pidfd for the process `pid` (man 2 pidfd_open). `ESRCH` where there is none.
 pub fn open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: takes integers, returns a new descriptor; pidfds are close-on-exec by themselves.
-    call!(owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }), "pidfd_open({pid})")
+    let opened = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    // The number of a process that is gone may still be that of a session or group with processes in it, or again that
+    // of a thread: to this call it is then invalid.
+    let gone = |errno| if errno == Errno::EINVAL && pid > 0 { Errno::ESRCH } else { errno };
+    call!(opened.map_err(gone), "pidfd_open({pid})")
 }
 
 /// Sends `signal` to the process (0 asks whether one may). `ESRCH` where it has been reaped.
@@ -91,6 +95,19 @@ mod tests {
             }
         }
         assert_eq!(exit(open(std::process::id() as i32).unwrap()), None);
+    }
+
+    #[test]
+    fn a_session_without_its_leader_is_no_process() {
+        let leader =
+            std::process::Command::new("setsid").args(["sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!"]).output();
+        let member: i32 = String::from_utf8(leader.unwrap().stdout).unwrap().trim().parse().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{member}/stat")).unwrap();
+        // pid (comm) state ppid pgrp session
+        let session: i32 = status.rsplit(')').next().unwrap().split(' ').nth(4).unwrap().parse().unwrap();
+        let found = open(session);
+        kill(member, libc::SIGKILL).unwrap();
+        assert_eq!(found.unwrap_err().errno(), Errno::ESRCH);
     }
 
     #[test]
