@@ -148,6 +148,8 @@ fn exec_stays_in_the_container_s_cgroups() {
 fn a_reused_process_number_gets_no_signal() {
     let Some(place) = Place::new("reuse", &["/bin/sleep", "100"]) else { return };
     place.ok(&["run", "--detach"], &[]);
+    // The kernel counts the time of a start in hundredths of a second.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut bystander = Command::new("sleep").arg("100").spawn().unwrap();
     let file = place.dir.join("root").join(&place.id).join("state.json");
     let text = fs::read_to_string(&file).unwrap();

@@ -149,10 +149,12 @@ fn paths_are_absolute_or_beside_the_caller() {
         let dir = cgroup(&place, "pids").unwrap();
         place.ok(&["delete", "--force"], &[]);
         assert!(!dir.exists());
-        let top = dir.parent().unwrap().to_owned();
-        // Levels above the container's are the caller's to remove.
+        // Levels above the container's are the caller's to remove, in every hierarchy.
         if made_above {
-            fs::remove_dir(&top).unwrap();
+            let top = dir.parent().unwrap().file_name().unwrap();
+            let mounts = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+            let tops = mounts.chain([PathBuf::from("/sys/fs/cgroup")]).map(|mount| mount.join(top));
+            tops.filter(|top| top.exists()).for_each(|top| fs::remove_dir(top).unwrap());
         }
         dir
     };
