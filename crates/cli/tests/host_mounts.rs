@@ -12,8 +12,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 /// Runs a shell script with `$O` as the command, on a host with a shared mount that has another below it.
-fn on_a_host(place: &Place, fail: &str, script: &str) -> Output {
-    let command = place.command(&[]);
+fn on_a_host(place: &Place, command: &Command, script: &str) -> Output {
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
     let line: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
     let prepare =
@@ -21,9 +20,7 @@ fn on_a_host(place: &Place, fail: &str, script: &str) -> Output {
     let script = format!("set -e; {prepare}; O='{}'; ID={}; {script}", line.join(" "), place.id);
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--propagation", "private", "sh", "-c", &script]).current_dir(&place.dir);
-    if !fail.is_empty() {
-        unshare.env("OFFSHOOT_FAIL", fail);
-    }
+    unshare.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     unshare.output().unwrap()
 }
 
@@ -50,7 +47,7 @@ fn mounts_on_the_host_last_until_delete() {
         return;
     };
     let script = format!("$O run $ID 2>warning; {LOOK}; $O create $ID >/dev/null 2>&1; {LOOK}; $O delete $ID; {LOOK}");
-    let output = on_a_host(&place, "", &script);
+    let output = on_a_host(&place, &place.command(&[]), &script);
     let text = String::from_utf8_lossy(&output.stdout);
     let counts: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
     assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
@@ -67,7 +64,8 @@ fn a_failed_create_leaves_no_mounts_on_the_host() {
     for side in ["host", "stage"] {
         for index in 0.. {
             let point = format!("{side}:{index}");
-            let output = on_a_host(&place, &point, &format!("$O run $ID || true; {LOOK}"));
+            let Some(command) = place.failing(&point, &[]) else { return };
+            let output = on_a_host(&place, &command, &format!("$O run $ID || true; {LOOK}"));
             let errors = String::from_utf8_lossy(&output.stderr);
             assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{point}: {errors}");
             assert!(output.status.success(), "{point}: {errors}");
