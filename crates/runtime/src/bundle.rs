@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(open().unwrap_err().to_string(), "JSON specification file config.json not found");
         let file = scratch.path().join("config.json");
         for (text, says) in
-            [("null", "config cannot be null"), ("{", "EOF while parsing"), ("{\"hostname\":1}", "line 1")]
+            [("null", "config cannot be null"), ("{", "EOF while parsing"), ("{\"hostname\":1}", "hostname: invalid")]
         {
             fs::write(&file, text).unwrap();
             assert!(open().unwrap_err().to_string().contains(says), "{text}");

@@ -2,21 +2,33 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
 use std::fmt;
 
-/// Text that is not the JSON that was asked for; displays the parser's own words with line and column.
+/// Text that is not the JSON that was asked for.
 #[derive(Debug)]
-pub struct Error(serde_json::Error);
+pub enum Error {
+    /// Not JSON at all; displays the parser's own words with line and column.
+    Syntax(serde_json::Error),
+    /// Values of another type than the specification gives them: for each its JSON path and what is wrong.
+    Types(Vec<String>),
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Error::Syntax(error) => error.fmt(f),
+            Error::Types(all) => f.write_str(&all.join("; ")),
+        }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
+        match self {
+            Error::Syntax(error) => Some(error),
+            Error::Types(_) => None,
+        }
     }
 }
 
@@ -25,15 +37,53 @@ impl std::error::Error for Error {
 /// rare, so only a failed parse pays for a second one over a tree without them.
 ///
 /// # Errors
-/// The text is not JSON, or a value is not of the type that the specification gives it.
+/// The text is not JSON, or values are not of the type that the specification gives them: all of these.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(text).or_else(|first| {
-        let mut tree: Value = serde_json::from_slice(text).map_err(Error)?;
+    serde_json::from_slice(text).or_else(|_| {
+        let mut tree: Value = serde_json::from_slice(text).map_err(Error::Syntax)?;
         drop_nulls(&mut tree);
         join_cases(&mut tree);
-        // The first error has the line and column; a tree has lost them.
-        serde_json::from_value(tree).map_err(|_| Error(first))
+        from_tree(tree)
     })
+}
+
+/// The parser stops at the first value of a wrong type; without that value it finds the next one.
+fn from_tree<T: DeserializeOwned>(mut tree: Value) -> Result<T, Error> {
+    let mut all = Vec::new();
+    loop {
+        match serde_path_to_error::deserialize(&tree) {
+            Ok(parsed) if all.is_empty() => return Ok(parsed),
+            Ok(_) => return Err(Error::Types(all)),
+            Err(error) => {
+                let path = error.path().clone();
+                let root = matches!(path.iter().next(), None | Some(Segment::Unknown));
+                all.push(if root { error.to_string() } else { format!("{path}: {}", error.inner()) });
+                // Every round takes a key away, so this ends; what is left of very many is not worth more rounds.
+                if all.len() == MOST || !remove(&mut tree, &path) {
+                    return Err(Error::Types(all));
+                }
+            }
+        }
+    }
+}
+
+/// How many wrong types are named.
+const MOST: usize = 32;
+
+/// Removes the value at `path`, or the list that it is in, where later values would change their numbers; whether
+/// there was one.
+fn remove(tree: &mut Value, path: &Path) -> bool {
+    let steps: Vec<&Segment> = path.iter().collect();
+    let Some(last) = steps.iter().rposition(|step| matches!(step, Segment::Map { .. })) else { return false };
+    let parent = steps[..last].iter().try_fold(tree, |at, step| match step {
+        Segment::Map { key } => at.get_mut(key),
+        Segment::Seq { index } => at.get_mut(index),
+        _ => None,
+    });
+    match (parent, steps[last]) {
+        (Some(Value::Object(map)), Segment::Map { key }) => map.remove(key).is_some(),
+        _ => false,
+    }
 }
 
 fn drop_nulls(tree: &mut Value) {
@@ -97,8 +147,29 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_names_its_line() {
-        let error = from_slice::<Spec>(b"{\n\"hostname\": 7}").unwrap_err();
+    fn every_wrong_type_is_named_with_its_path() {
+        let text = br#"{"hostname": 7, "process": {"args": ["a", 1, 2], "user": {"uid": "x"}},
+            "mounts": [{"destination": "/a"}, {"destination": false, "options": "ro"}]}"#;
+        let error = from_slice::<Spec>(text).unwrap_err().to_string();
+        let mut all: Vec<_> = error.split("; ").collect();
+        all.sort_unstable();
+        let wanted = [
+            "hostname: invalid type: integer `7`, expected a string",
+            "mounts[1].destination: invalid type: boolean `false`, expected",
+            "mounts[1].options: invalid type: string \"ro\", expected a sequence",
+            "process.args[1]: invalid type: integer `1`, expected a string",
+            "process.user.uid: invalid type: string \"x\", expected u32",
+        ];
+        assert_eq!(all.len(), wanted.len(), "{error}");
+        for (text, start) in all.iter().zip(wanted) {
+            assert!(text.starts_with(start), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_names_its_line() {
+        let error = from_slice::<Spec>(b"{\n\"hostname\" 7}").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
+        assert!(!from_slice::<Spec>(b"7").unwrap_err().to_string().is_empty());
     }
 }

@@ -226,10 +226,16 @@ fn a_file_that_is_no_configuration() {
         ("", "config.json"),
         ("{", "config.json"),
         ("null", "config.json"),
-        ("{\"ociVersion\": 1}", "invalid type: integer `1`, expected a string at line 1 column 16"),
-        (&good.replace("\"args\":[", "\"args\":[7,"), "invalid type: integer `7`, expected a string"),
-        (&good.replace("\"terminal\":false", "\"terminal\":\"no\""), "expected a boolean at line 1"),
-        (&good.replace("\"readonly\":true", "\"readonly\":1"), "expected a boolean at line 1"),
+        ("{\"ociVersion\": 1}", "ociVersion: invalid type: integer `1`, expected a string"),
+        (&good.replace("\"args\":[", "\"args\":[7,"), "process.args[0]: invalid type: integer `7`, expected a string"),
+        (
+            &good.replace("\"terminal\":false", "\"terminal\":\"no\""),
+            "process.terminal: invalid type: string \\\"no\\\", expected a boolean",
+        ),
+        (
+            &good.replace("\"readonly\":true", "\"readonly\":1"),
+            "root.readonly: invalid type: integer `1`, expected a boolean",
+        ),
         (&(good.clone() + "x"), "config.json"),
     ] {
         fs::write(place.dir.join("config.json"), text).unwrap();
