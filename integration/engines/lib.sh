@@ -34,7 +34,7 @@ finish() {
 # wait_for COMMAND…: until it succeeds, a minute at most
 wait_for() {
 	local i
-	for i in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
+	for i in $(seq ${PATIENCE:-600}); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
 	echo "gave up waiting for: $*"
 	return 1
 }
