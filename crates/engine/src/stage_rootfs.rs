@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_enter::O_DIR;
-use offshoot_plan::Device;
+use offshoot_plan::{Device, Kind};
 use offshoot_sys::mount::{
     self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree,
 };
@@ -92,6 +92,8 @@ impl Stage<'_> {
             context.create()?;
             context.mount(mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC)
         };
+        // A network that was joined belongs to its maker's user namespace, whose root alone can mount its sysfs: now.
+        let joined = self.plan()?.namespaces.joins(Kind::Network).then(|| make("sysfs")).transpose().context(what)?;
         let send = || {
             let (proc, sys) = (make("proc")?, make("sysfs")?);
             socket::send(&theirs, b"x", &[proc.as_fd(), sys.as_fd()])
@@ -103,7 +105,10 @@ impl Stage<'_> {
             exit if exit.success() => {}
             exit => return Err(Error::new(format!("failed to {}: {exit}", what()))),
         }
-        let (_, mounts) = socket::recv(&ours, &mut [0; 1]).context(what)?;
+        let (_, mut mounts) = socket::recv(&ours, &mut [0; 1]).context(what)?;
+        if let (Some(joined), Some(sys)) = (joined, mounts.get_mut(1)) {
+            *sys = joined;
+        }
         for (place, tree) in ["/proc", "/sys"].iter().zip(mounts) {
             let target = resolve::directory(self.root()?, Path::new(place)).context(what)?;
             mount::move_mount(&tree, &target).context(what)?;
