@@ -115,10 +115,21 @@ impl Farm {
         }
     }
 
-    /// The supervisor's number: the one process that holds its lock.
+    /// The supervisor's number.
     fn supervisor(&self) -> u32 {
+        // Its workers are copies of it.
+        *self.supervisors(false).first().expect("no supervisor")
+    }
+
+    /// The supervisor with its workers, or the keeper of consoles, by number.
+    fn supervisors(&self, keeper: bool) -> Vec<u32> {
         let root = self.dir.join("root");
         let is_ours = |pid: &u32| {
+            let is_keeper =
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "offshoot-keeper\n");
+            if is_keeper != keeper {
+                return false;
+            }
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<_> = words.split(|byte| *byte == 0).collect();
             words.contains(&root.to_str().unwrap().as_bytes()) && words.contains(&&b"supervise"[..])
@@ -126,9 +137,44 @@ impl Farm {
         let pids =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let mut found: Vec<u32> = pids.filter(is_ours).collect();
-        // Its workers are copies of it.
         found.sort_unstable();
-        *found.first().expect("no supervisor")
+        found
+    }
+
+    /// Kills a process and waits until it is gone.
+    fn kill(&self, pid: u32) {
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        let end = Instant::now() + PATIENCE;
+        while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < end, "{pid} is still there");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < end, "{what}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Types into a console and waits until the log has the answer.
+    fn types(&self, name: &str, line: &str, answer: &str) {
+        let mut child = self
+            .command(&["machine", "console", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(line.as_bytes()).unwrap();
+        self.until(answer, || self.ok(&["machine", "logs", name]).contains(answer));
+        stdin.write_all(&[0x1d]).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && text(&output).contains(answer), "{}", text(&output));
     }
 
     fn assert_nothing_left(&self) {
@@ -247,33 +293,51 @@ fn a_reboot_happens_in_place_and_a_power_off_does_not() {
 }
 
 #[test]
-fn machines_do_not_need_their_supervisor() {
+fn machines_do_not_notice_that_their_supervisor_is_killed() {
     let Some(farm) = Farm::new("supervisor") else { return };
     let (one, two) = (farm.name("a"), farm.name("b"));
     farm.ok(&["machine", "launch", "box", &one]);
+    farm.types(&one, "echo $((1+1))-before\n", "2-before");
     let before = farm.show(&one)["pid"].clone();
+
+    // Killed, it comes back by itself, and has the console.
     let supervisor = farm.supervisor();
-    assert!(Command::new("kill").args(["-9", &supervisor.to_string()]).status().unwrap().success());
-    sleep(Duration::from_millis(200));
-    assert_eq!(farm.ok(&["machine", "exec", &one, "hostname"]).trim(), one);
-    farm.fails(&["machine", "console", &one], "no supervisor runs");
-    // The next one finds the machine, knows that it lacks the console, and still restarts it.
-    farm.ok(&["machine", "launch", "box", &two]);
-    assert_ne!(farm.supervisor(), supervisor);
+    farm.kill(supervisor);
+    farm.until("no other supervisor", || farm.supervisors(false).iter().any(|pid| *pid != supervisor));
+    let socket = farm.dir.join("root.machines/supervisor.sock");
+    farm.until("no socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    farm.types(&one, "echo $((2+2))-after\n", "4-after");
     assert_eq!(farm.show(&one)["pid"], before, "untouched");
-    farm.fails(&["machine", "console", &one], "lost with an earlier supervisor");
+
+    // So does what keeps the consoles meanwhile.
+    let keeper = farm.supervisors(true);
+    assert_eq!(keeper.len(), 1);
+    farm.kill(keeper[0]);
+    farm.until("no other keeper", || farm.supervisors(true).iter().any(|pid| *pid != keeper[0]));
+
+    // Told to end, it stays away until somebody needs it.
+    let supervisor = farm.supervisor();
+    assert!(Command::new("kill").arg(supervisor.to_string()).status().unwrap().success());
+    farm.until("it does not end", || farm.supervisors(false).is_empty());
+    farm.fails(&["machine", "console", &one], "no supervisor runs");
+    assert_eq!(farm.ok(&["machine", "exec", &one, "hostname"]).trim(), one);
+    farm.ok(&["machine", "launch", "box", &two]);
+    farm.types(&one, "echo $((3+3))-again\n", "6-again");
     farm.ok(&["machine", "exec", &one, "/sbin/reboot"]);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = kernel.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     if (numbers.next(), numbers.next()) >= (Some(6), Some(15)) {
         farm.wait(&one, |shown| shown["state"] == "running" && shown["pid"] != before);
+        farm.types(&one, "echo $((4+4))-reborn\n", "8-reborn");
     } else {
         println!("skipped: this kernel does not tell how an adopted machine ended (Linux 6.15 does)");
     }
-    // Stopping needs none.
+    // Stopping needs none, and nothing stays when no machine runs.
     let supervisor = farm.supervisor();
     assert!(Command::new("kill").arg(supervisor.to_string()).status().unwrap().success());
+    farm.until("it does not end", || farm.supervisors(false).is_empty());
     farm.ok(&["machine", "stop", "--all", "--force"]);
+    farm.until("the keeper stays", || farm.supervisors(true).is_empty());
     farm.ok(&["machine", "rm", "--all"]);
     farm.assert_nothing_left();
 }
@@ -310,19 +374,7 @@ fn the_console_is_the_machine_s() {
     let Some(farm) = Farm::new("console") else { return };
     let name = farm.name("a");
     farm.ok(&["machine", "launch", "box", &name]);
-    let mut child =
-        farm.command(&["machine", "console", &name]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"echo $((6*7))-there\n").unwrap();
-    let end = Instant::now() + PATIENCE;
-    while !farm.ok(&["machine", "logs", &name]).contains("42-there") {
-        assert!(Instant::now() < end, "{}", farm.ok(&["machine", "logs", &name]));
-        sleep(Duration::from_millis(50));
-    }
-    stdin.write_all(&[0x1d]).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && text(&output).contains("42-there"), "{}", text(&output));
+    farm.types(&name, "echo $((6*7))-there\n", "42-there");
     assert_eq!(farm.show(&name)["state"], "running");
 }
 

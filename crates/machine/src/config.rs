@@ -76,6 +76,8 @@ impl Home {
                 "args": [machine.init],
                 "env": env,
                 "cwd": "/",
+                // The supervisor's own is its service's, to be the last that goes.
+                "oomScoreAdj": 0,
             },
             "root": {"path": "rootfs"},
             "mounts": self.mounts(machine),

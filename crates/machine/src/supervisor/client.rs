@@ -46,19 +46,7 @@ fn ensure(machines: &Machines) -> Result<OwnedFd> {
         return Ok(connected);
     }
     let log = File::options().create(true).append(true).open(run.join("supervisor.log")).map_err(|error| io(&error))?;
-    let child = Command::new("/proc/self/exe")
-        .arg0("offshoot")
-        .arg("--root")
-        .arg(&machines.runtime.root)
-        .args(["machine", "supervise", "--detach", "--store"])
-        .arg(&machines.home.path)
-        // A service's readiness is not the supervisor's to tell.
-        .env_remove("NOTIFY_SOCKET")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .current_dir("/")
-        .spawn();
+    let child = launch(&machines.runtime.root, &machines.home.path).stdout(Stdio::piped()).stderr(log).spawn();
     let mut child = child.map_err(|error| io(&error))?;
     // It closes its output when it listens, or ends.
     let mut said = String::new();
@@ -67,6 +55,22 @@ fn ensure(machines: &Machines) -> Result<OwnedFd> {
         let log = fs::read_to_string(run.join("supervisor.log")).unwrap_or_default();
         Error::failed(what, log.lines().next_back().unwrap_or("it ended without a word"))
     })
+}
+
+/// The command that starts a supervisor in the background.
+pub(super) fn launch(root: &Path, store: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("offshoot")
+        .arg("--root")
+        .arg(root)
+        .args(["machine", "supervise", "--detach", "--store"])
+        .arg(store)
+        // A service's readiness is not the supervisor's to tell.
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .current_dir("/");
+    command
 }
 
 /// Starts machines, and reports each.

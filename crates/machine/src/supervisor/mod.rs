@@ -1,11 +1,12 @@
 //! One small process for all machines: it is the parent of their inits, so that it knows how each ended, restarts those that
 //! asked to be, and keeps their consoles. It starts when it is needed and ends when no machine runs.
 //!
-//! Stopping and removing do not need it. Should it be killed, the machines go on, and the next one finds them: what it
-//! cannot know of them then (a console, on older kernels how one ended) it says.
+//! Stopping and removing do not need it. Should it be killed, the machines go on, and the next one finds them and gets their
+//! consoles from the keeper: what it cannot know of them then (on older kernels how one ended) it says.
 
 mod client;
 mod console;
+mod keeper;
 mod message;
 mod serve;
 mod watch;

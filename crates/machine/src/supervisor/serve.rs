@@ -3,6 +3,7 @@
 
 use super::client::{address, make};
 use super::console::Console;
+use super::keeper::{Keeper, Returned};
 use super::message::{Given, Granted, Hand, Last, Request, Started, receive, send};
 use super::watch::{End, Watched};
 use crate::error::{Error, Kind, Result};
@@ -39,6 +40,7 @@ struct Supervisor {
     signals: OwnedFd,
     hand: Hand,
     handed: OwnedFd,
+    keeper: Keeper,
     watched: BTreeMap<String, Watched>,
     /// Children that are at work.
     working: BTreeSet<i32>,
@@ -64,6 +66,8 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
     let _ = fs::remove_file(&socket);
     let failed = |error: &std::io::Error| Error::io(format_args!("listen on {}", socket.display()), error);
     let listener = listen(&run).map_err(|error| failed(&error))?;
+    // Before there are descriptors that it would have to close.
+    let (keeper, consoles) = Keeper::find(&run)?;
     let (ours, theirs) = socket::seqpacket_pair()?;
     let mut supervisor = Supervisor {
         signals: event::signalfd(&signals)?,
@@ -71,13 +75,16 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
         listener,
         hand: Hand::new(theirs),
         handed: ours,
+        keeper,
         watched: BTreeMap::new(),
         working: BTreeSet::new(),
         stay,
     };
-    supervisor.adopt()?;
+    supervisor.adopt(consoles)?;
+    supervisor.be_kept()?;
     ready();
     supervisor.serve()?;
+    supervisor.keeper.leave();
     // Before the lock goes: the next caller finds no socket and starts another.
     fs::remove_file(&socket).map_err(|error| failed(&error))
 }
@@ -130,6 +137,7 @@ enum News {
     Caller,
     Signal,
     Handed,
+    Unkept,
     Ended(String),
     Printed(String),
     Typed(String, usize),
@@ -137,18 +145,41 @@ enum News {
 
 impl Supervisor {
     /// Takes over machines that run already, from a supervisor that was killed.
-    fn adopt(&mut self) -> Result<()> {
+    fn adopt(&mut self, mut consoles: Returned) -> Result<()> {
         for name in self.machines.home.machine_names()? {
             let Ok(Some(container)) = self.machines.container(&name) else { continue };
             if let Some(process) = init_of(&container)? {
                 let pid = container.state.init_process_pid;
-                self.log().warn(format_args!(
-                    "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
-                ));
-                self.watched.insert(name, Watched { process, pid, console: None, left_alone: false, looks: 0 });
+                let master = consoles.remove(&name).filter(|(its, _)| *its == pid).map(|(_, master)| master);
+                if master.is_none() {
+                    self.log().warn(format_args!(
+                        "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
+                    ));
+                }
+                let console = master.map(Console::new).transpose()?;
+                self.watched.insert(name, Watched { process, pid, console, left_alone: false, looks: 0 });
             }
         }
-        Ok(())
+        // Of machines that have ended.
+        consoles.keys().try_for_each(|name| self.keeper.forget(name))
+    }
+
+    /// Asks to be started again should this one be killed; where `stay` is given, whoever started it does that.
+    fn be_kept(&self) -> Result<()> {
+        match self.stay {
+            true => Ok(()),
+            false => self.keeper.watch(&self.machines.runtime.root, &self.machines.home.path),
+        }
+    }
+
+    /// The keeper was killed: another one gets all consoles.
+    fn find_keeper(&mut self) -> Result<()> {
+        self.keeper = Keeper::find(&self.machines.run())?.0;
+        self.be_kept()?;
+        self.watched.iter().try_for_each(|(name, watched)| match &watched.console {
+            Some(console) => self.keeper.hold(name, watched.pid, &watched.process, console.master()),
+            None => Ok(()),
+        })
     }
 
     fn log(&self) -> &Log {
@@ -162,6 +193,7 @@ impl Supervisor {
                 match one {
                     News::Caller => self.call(),
                     News::Handed => self.told(|supervisor| supervisor.take()),
+                    News::Unkept => self.told(Supervisor::find_keeper),
                     News::Signal if self.signal()? => return Ok(()),
                     News::Signal => {}
                     News::Ended(name) => self.told(|supervisor| supervisor.ended(&name)),
@@ -205,8 +237,9 @@ impl Supervisor {
             (self.listener.as_fd(), POLLIN, 0),
             (self.signals.as_fd(), POLLIN, 0),
             (self.handed.as_fd(), POLLIN, 0),
+            (self.keeper.as_fd(), POLLIN, 0),
         ];
-        let mut meaning = vec![News::Caller, News::Signal, News::Handed];
+        let mut meaning = vec![News::Caller, News::Signal, News::Handed, News::Unkept];
         let mut patience = TICK;
         for (name, watched) in &self.watched {
             if watched.looks == 0 {
@@ -325,6 +358,12 @@ impl Supervisor {
         let mut fds = fds.into_iter();
         let Some(process) = fds.next() else { return Ok(()) };
         let console = fds.next().map(Console::new).transpose()?;
+        if let Some(console) = &console
+            && let Err(error) = self.keeper.hold(&given.name, given.pid, &process, console.master())
+        {
+            // Its end is noticed, and the next one gets this one, too.
+            self.log().debug(error);
+        }
         Last::forget(&self.machines.run(), &given.name);
         self.watched.insert(given.name, Watched { process, pid: given.pid, console, left_alone: false, looks: 0 });
         Ok(())
@@ -369,7 +408,10 @@ impl Supervisor {
             console.read(&self.machines.home, name);
         }
         let (pid, left_alone) = (watched.pid, watched.left_alone);
-        self.watched.remove(name);
+        if self.watched.remove(name).is_some_and(|watched| watched.console.is_some()) {
+            // If the keeper is gone, so is what it held.
+            let _ = self.keeper.forget(name);
+        }
         self.log().info(format_args!("machine {name:?} {}", end.words()));
         let run = self.machines.run();
         if let Err(error) = Last::save(&run, name, &end.words(), None) {
