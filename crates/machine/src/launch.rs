@@ -9,6 +9,9 @@ use offshoot_spec::time::rfc3339;
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
+/// The snapshot of a machine that runs, of which an image is made.
+const MOMENT: &str = "being-cloned";
+
 /// Machines to be made.
 #[derive(Clone, Debug)]
 pub struct NewMachines {
@@ -68,21 +71,17 @@ impl Machines {
         })
     }
 
-    /// Makes machines of one that does not run: what its file system has changed becomes an image, `machine/NAME`.
+    /// Makes machines of another one: what its file system has changed becomes an image, `machine/NAME`. One that runs stands
+    /// still for a snapshot only, of which the image is made.
     ///
     /// # Errors
-    /// It runs, or as [`Machines::define`].
+    /// As [`Machines::snapshot`] and [`Machines::define`].
     pub fn copy(&self, source: &str, names: &[String]) -> Result<()> {
         let what = format!("clone machine {source:?}");
         let lock = self.home.lock(source)?;
         let like = self.home.load(source)?;
-        self.check_at_rest(source, "clone")?;
         self.home.check_new(names)?;
-        let store = self.store()?;
-        let image = Name::parse(&format!("machine/{source}"))?;
-        let committed =
-            store.find_clone(source).and_then(|clone| store.commit(&clone, std::slice::from_ref(&image), &mut |_| {}));
-        committed.map_err(|error| Error::from(error).during(what))?;
+        self.commit(source).map_err(|error| error.during(what))?;
         drop(lock);
         let networks = like.networks.iter().map(|network| match network {
             Attachment::Network { network, .. } => Wanted::Network(network.clone()),
@@ -95,8 +94,29 @@ impl Machines {
             address: None,
             dhcp: like.networks.iter().any(|network| matches!(network, Attachment::Network { dhcp: true, .. })),
             driver: Choice::default(),
-            like: Machine { image: image.to_string(), ..like },
+            like: Machine { image: format!("machine/{source}"), ..like },
         })
+    }
+
+    /// Makes an image of a machine that is locked.
+    fn commit(&self, source: &str) -> Result<()> {
+        let store = self.store()?;
+        let names = [Name::parse(&format!("machine/{source}"))?];
+        let mut clone = store.find_clone(source)?;
+        if !self.is_running(source)? {
+            store.commit(&clone, &names, &mut |_| {})?;
+            return Ok(());
+        }
+        // That of a process that was killed.
+        match clone.delete_snapshot(MOMENT) {
+            Err(error) if error.kind() != offshoot_snapshot::Kind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        self.snapshot_locked(source, MOMENT)?;
+        let committed = clone.at(MOMENT).and_then(|then| store.commit(&then, &names, &mut |_| {}));
+        let deleted = clone.delete_snapshot(MOMENT);
+        committed?;
+        Ok(deleted?)
     }
 
     /// Takes the machines' addresses: for each network, one for each machine.

@@ -7,8 +7,9 @@ use crate::home::Home;
 use crate::name;
 use crate::pool;
 use crate::supervisor;
-use offshoot_runtime::{Container, Runtime};
+use offshoot_runtime::{Container, Runtime, Status};
 use offshoot_snapshot::Store;
+use offshoot_sys::{fsattr, libc, path};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -193,14 +194,37 @@ impl Machines {
         self.home.save(&machine)
     }
 
-    /// Remembers the state of a machine's file system; see [`offshoot_snapshot::RootClone::snapshot`].
+    /// Remembers the state of a machine's file system. One that runs is frozen meanwhile, so the snapshot is as after a power
+    /// cut at that moment.
     ///
     /// # Errors
-    /// It runs on a storage driver that cannot do it live, or there is a snapshot of that name.
+    /// It cannot be frozen, or there is a snapshot of that name.
     pub fn snapshot(&self, name: &str, snapshot: &str) -> Result<()> {
         let _lock = self.home.lock(name)?;
-        self.check_at_rest(name, "snapshot")?;
-        Ok(self.store()?.find_clone(name)?.snapshot(snapshot)?)
+        self.snapshot_locked(name, snapshot)
+    }
+
+    pub(crate) fn snapshot_locked(&self, name: &str, snapshot: &str) -> Result<()> {
+        let store = self.store()?;
+        let mut clone = store.find_clone(name)?;
+        let Some(container) = self.container(name)?.filter(Container::is_alive) else {
+            return Ok(clone.snapshot(snapshot)?);
+        };
+        // What it has written and the disk has not: as much as can be before it stands still.
+        let root = path::open(
+            format!("/proc/{}/root", container.state.init_process_pid),
+            libc::O_RDONLY | libc::O_DIRECTORY,
+            0,
+        )?;
+        fsattr::syncfs(&root)?;
+        let pause = container.status()? != Status::Paused;
+        drop(container);
+        if pause {
+            self.runtime.pause(name)?;
+        }
+        let taken = fsattr::syncfs(&root).map_err(Error::from).and_then(|()| Ok(clone.snapshot_mounted(snapshot)?));
+        let resumed = if pause { self.runtime.resume(name).map_err(Error::from) } else { Ok(()) };
+        taken.and(resumed)
     }
 
     /// Takes a machine's file system back to a snapshot; what was written since is lost.

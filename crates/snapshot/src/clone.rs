@@ -313,13 +313,39 @@ impl<'a> RootClone<'a> {
         self.take_snapshot(name).during(|| format!("snapshot clone {:?} as {name:?}", self.record.name))
     }
 
-    fn take_snapshot(&mut self, name: &str) -> Result<()> {
+    /// The same of one that is mounted, while the caller keeps everything from writing to it.
+    pub fn snapshot_mounted(&mut self, name: &str) -> Result<()> {
+        let mut take = || {
+            let _busy = self.begin()?;
+            let id = self.new_snapshot(name)?;
+            let volume = self.kind().snapshot_mounted(&self.site(), &self.record.head, &id)?;
+            crash::point();
+            self.record.snapshots.push(record::Snapshot { name: name.to_owned(), created: record::now(), volume });
+            self.save()
+        };
+        take().during(|| format!("snapshot clone {:?} as {name:?}", self.record.name))
+    }
+
+    /// The clone as it was at a snapshot, for looking at and for [`Store::commit`].
+    pub fn at(&self, snapshot: &str) -> Result<RootClone<'a>> {
+        let mut record = record::read::<record::Clone>(&self.dir, place::CLONE)?;
+        let found = record.snapshots.iter().find(|one| one.name == snapshot);
+        record.head = found.map(|one| one.volume.clone()).ok_or_else(|| no_snapshot(snapshot))?;
+        Ok(RootClone { store: self.store, record, dir: self.dir.try_clone()? })
+    }
+
+    /// Claims the volume of a snapshot that is to be called `name`.
+    fn new_snapshot(&mut self, name: &str) -> Result<String> {
         check_plain("snapshot", name)?;
-        let _busy = self.begin()?;
         if self.record.snapshots.iter().any(|snapshot| snapshot.name == name) {
             return Err(Error::new(Kind::Exists, format!("snapshot {name:?} exists already")));
         }
-        let id = self.next_volume()?;
+        self.next_volume()
+    }
+
+    fn take_snapshot(&mut self, name: &str) -> Result<()> {
+        let _busy = self.begin()?;
+        let id = self.new_snapshot(name)?;
         let (volume, head) = self.kind().snapshot(&self.site(), &self.record.head, &id)?;
         crash::point();
         self.record.head = head;
@@ -357,7 +383,7 @@ impl<'a> RootClone<'a> {
 
     fn find_snapshot(&self, name: &str) -> Result<&record::Snapshot> {
         let found = self.record.snapshots.iter().find(|snapshot| snapshot.name == name);
-        found.ok_or_else(|| Error::new(Kind::NotFound, format!("it has no snapshot {name:?}")))
+        found.ok_or_else(|| no_snapshot(name))
     }
 
     /// Takes the clone's lock, and the state that whoever held it before has left.
@@ -391,6 +417,10 @@ impl<'a> RootClone<'a> {
         }
         Ok(())
     }
+}
+
+fn no_snapshot(name: &str) -> Error {
+    Error::new(Kind::NotFound, format!("it has no snapshot {name:?}"))
 }
 
 fn needed(record: &record::Clone, id: &str) -> bool {

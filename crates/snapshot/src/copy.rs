@@ -18,9 +18,10 @@ use crate::dir::{Dir, file_type};
 use crate::error::{Call, Result};
 use crate::union::{Node, Union};
 
-/// Copies everything of the view into `to`, an empty directory. Blocks are shared where the file system can.
+/// Copies everything of the view into `to`, an empty directory. Blocks are shared where the file system can. A
+/// layer is copied with what makes it one.
 pub(crate) fn copy_tree(from: &Union, to: &Dir) -> Result<()> {
-    let mut copy = Copy { to, reflink: true, links: HashMap::new(), times: Vec::new() };
+    let mut copy = Copy { to, layer: from.is_layer(), reflink: true, links: HashMap::new(), times: Vec::new() };
     from.walk(&mut |node| copy.add(node))?;
     while let Some((path, time)) = copy.times.pop() {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
@@ -31,6 +32,7 @@ pub(crate) fn copy_tree(from: &Union, to: &Dir) -> Result<()> {
 
 struct Copy<'a> {
     to: &'a Dir,
+    layer: bool,
     /// Whether sharing blocks has worked until now.
     reflink: bool,
     links: HashMap<(u64, u64), PathBuf>,
@@ -105,7 +107,9 @@ impl Copy<'_> {
         }
         let from = node.dir.open_at(node.name, OFlag::O_PATH | OFlag::O_NOFOLLOW, 0)?;
         for attribute in offshoot_sys::fsattr::list(&from)? {
-            if !crate::archive::extract::wanted(attribute.as_bytes()) {
+            let of_layer =
+                self.layer && crate::overlayfs::OPAQUE.iter().any(|one| attribute.as_bytes() == one.as_bytes());
+            if !of_layer && !crate::archive::extract::wanted(attribute.as_bytes()) {
                 continue;
             }
             if let Some(value) = offshoot_sys::fsattr::get(&from, &attribute)? {

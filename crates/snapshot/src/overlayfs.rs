@@ -9,7 +9,7 @@ use crate::dir::{Dir, file_type};
 use crate::error::{Call, Result};
 
 /// The attribute where the mounter is privileged, and its unprivileged twin (mount option `userxattr`, Linux 5.11).
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
 /// Whether a file is the mark of a deleted one: a character device 0:0.
 pub(crate) fn is_whiteout(stat: &FileStat) -> bool {

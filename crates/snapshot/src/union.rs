@@ -32,6 +32,8 @@ pub(crate) struct Union {
     root: usize,
     /// Whether mount points are shown as empty directories.
     one_mount: bool,
+    /// Whether whiteouts are shown as the device nodes that they are.
+    whiteouts: bool,
 }
 
 type Visit<'a> = &'a mut dyn FnMut(&Node) -> Result<()>;
@@ -39,12 +41,22 @@ type Visit<'a> = &'a mut dyn FnMut(&Node) -> Result<()>;
 impl Union {
     /// A stack, its uppermost layer first.
     pub(crate) fn new(layers: Vec<Dir>, root: usize) -> Union {
-        Union { layers, root, one_mount: false }
+        Union { layers, root, one_mount: false, whiteouts: false }
     }
 
     /// A single directory of the user's, whose mount points (`/proc`, `/dev` of a chroot) are shown empty.
     pub(crate) fn of_directory(dir: Dir) -> Union {
-        Union { layers: vec![dir], root: 0, one_mount: true }
+        Union { layers: vec![dir], root: 0, one_mount: true, whiteouts: false }
+    }
+
+    /// A single layer as it lies on disk.
+    pub(crate) fn of_layer(dir: Dir) -> Union {
+        Union { layers: vec![dir], root: 0, one_mount: false, whiteouts: true }
+    }
+
+    /// Whether it is one layer as it lies on disk.
+    pub(crate) fn is_layer(&self) -> bool {
+        self.whiteouts
     }
 
     /// Calls `visit` for every file, a directory before what it holds, names in byte order.
@@ -69,7 +81,7 @@ impl Union {
         for (name, at) in shown {
             let dir = &dirs[at];
             let stat = dir.stat(&name)?;
-            if overlayfs::is_whiteout(&stat) {
+            if overlayfs::is_whiteout(&stat) && !self.whiteouts {
                 continue;
             }
             let below = path.join(&name);

@@ -201,6 +201,11 @@ pub(crate) trait Driver: Sync {
     /// Freezes `head`; returns the frozen state and the head to go on with, one of which is new and called `id`.
     fn snapshot(&self, site: &Site, head: &Volume, id: &str) -> Result<(Volume, Volume)>;
 
+    /// The same while the head is mounted and nothing writes to it: it stays the head.
+    fn snapshot_mounted(&self, site: &Site, head: &Volume, id: &str) -> Result<Volume> {
+        self.snapshot(site, head, id).map(|(frozen, _)| frozen)
+    }
+
     /// Makes a new head, called `id`, from a frozen state.
     fn branch(&self, site: &Site, frozen: &Volume, id: &str) -> Result<Volume>;
 

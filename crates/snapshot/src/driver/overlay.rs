@@ -59,6 +59,15 @@ impl Driver for Overlay {
         Ok((head.clone(), self.branch(site, head, id)?))
     }
 
+    fn snapshot_mounted(&self, site: &Site, head: &Volume, id: &str) -> Result<Volume> {
+        // What is mounted cannot become a lower layer, so this costs what the clone has changed, or only its names and inodes
+        // where the file system shares blocks.
+        let upper = site.dir.sub(&head.id)?;
+        make_upper(site.dir, id, &upper.stat_self()?)?;
+        crate::copy::copy_tree(&Union::of_layer(upper), &site.dir.sub(id)?)?;
+        Ok(Volume { id: id.to_owned(), under: head.under.clone() })
+    }
+
     fn branch(&self, site: &Site, frozen: &Volume, id: &str) -> Result<Volume> {
         make_upper(site.dir, id, &site.dir.sub(&frozen.id)?.stat_self()?)?;
         Ok(Volume { id: id.to_owned(), under: frozen.needs().map(str::to_owned).collect() })

@@ -77,10 +77,13 @@ pub static LAUNCH: Command = Command::new("launch", "make machines of an image a
     );
 
 /// `offshoot machine clone`
-pub static CLONE: Command = Command::new("clone", "make machines of one that is stopped", clone)
+pub static CLONE: Command = Command::new("clone", "make machines of another", clone)
     .takes("MACHINE NAME...", Count::AtLeast(2))
     .flags(&[STORE, Flag::switch("start", "start them")])
-    .details("What the machine's file system has changed becomes an image of its own, named\nmachine/MACHINE, which all of them share.");
+    .details(
+        "What the machine's file system has become is made an image of its own, named\n\
+         machine/MACHINE, which all of them share. One that runs stands still for a moment.",
+    );
 
 fn launch(call: &Call) -> Result<u8, Failure> {
     let machines = machines(call)?;

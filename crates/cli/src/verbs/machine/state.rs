@@ -67,10 +67,13 @@ pub static SET: Command = Command::new("set", "change what machines may use, at 
     .details(PATTERNS);
 
 /// `offshoot machine snapshot`
-pub static SNAPSHOT: Command =
-    Command::new("snapshot", "remember a stopped machine's file system under a name", snapshot)
-        .takes("NAME SNAPSHOT", Count::Exactly(2))
-        .flags(&[STORE]);
+pub static SNAPSHOT: Command = Command::new("snapshot", "remember a machine's file system under a name", snapshot)
+    .takes("NAME SNAPSHOT", Count::Exactly(2))
+    .flags(&[STORE])
+    .details(
+        "A machine that runs stands still meanwhile, so the snapshot is as after a power cut.\n\
+             With the storage driver overlay that takes as long as copying what it has changed.",
+    );
 
 /// `offshoot machine rollback`
 pub static ROLLBACK: Command =
