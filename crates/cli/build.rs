@@ -1,10 +1,12 @@
-//! Tells `--version` which commit is built: from the environment (a source archive has no history), else from git.
+//! Tells `--version` which commit is built: from the environment (a source archive has no history), else from git. Tells
+//! Cargo that the linker reads `hack/order.ld`.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=OFFSHOOT_COMMIT");
     let commit = std::env::var("OFFSHOOT_COMMIT").ok().or_else(described).unwrap_or_else(|| "unknown".into());
+    println!("cargo::rerun-if-changed=../../hack/order.ld");
     println!("cargo::rustc-env=OFFSHOOT_COMMIT={commit}");
 }
 
