@@ -3,6 +3,8 @@
 use crate::place::{self, Place, Row};
 use serde_json::json;
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 #[test]
 fn identity_and_surroundings() {
@@ -209,7 +211,13 @@ fn exec_gets_what_its_process_says() {
     );
     place.ok(&["exec", "--detach", "--pid-file", "exec.pid"], &["/bin/sleep", "50"]);
     let pid = fs::read_to_string(place.dir.join("exec.pid")).unwrap();
-    assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("sleep\x0050"));
+    // The kernel closes descriptors, by which the command knows of the execution, before it shows the new words.
+    let words = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while !words().contains("sleep\x0050") {
+        assert!(Instant::now() < end, "{:?}", words());
+        sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
