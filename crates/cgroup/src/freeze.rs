@@ -4,11 +4,13 @@ use crate::dir::Dir;
 use crate::make::Joined;
 use crate::{Cgroup, Error, Result};
 use offshoot_sys::Errno;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often v1 is asked again: its freezer misses processes that are forked meanwhile.
-const ATTEMPTS: u32 = 1000;
-/// How long v2 may take: a process in an uninterruptible call stops only after it.
+/// How often v1 is asked again at once; after that a process has to get a processor before it can stop.
+const QUICK: u32 = 50;
+/// After so many attempts v1 begins anew: its freezer misses processes that are forked meanwhile.
+const AGAIN: u32 = 200;
+/// How long it may take: a process in an uninterruptible call stops only after it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
@@ -85,16 +87,20 @@ pub(crate) fn is_frozen(joined: &Joined) -> Result<bool> {
 /// The kernel says FREEZING while some are still running; it tries again each time it is asked. When processes keep
 /// appearing, thawing in between helps. kernel: cgroup-v1/freezer-subsystem.rst
 fn freeze_v1(dir: &Dir) -> Result<()> {
-    for attempt in 1..=ATTEMPTS {
+    let end = Instant::now() + PATIENCE;
+    for attempt in 1.. {
         dir.write("freezer.state", "FROZEN")?;
         match dir.read("freezer.state")?.trim() {
             "FROZEN" => return Ok(()),
+            "FREEZING" if Instant::now() >= end => break,
             "FREEZING" => {}
             other => return Err(Error::new(format!("unexpected state {other} while freezing"))),
         }
-        if attempt % 50 == 0 {
+        if attempt % AGAIN == 0 {
             dir.write("freezer.state", "THAWED")?;
             std::thread::sleep(Duration::from_millis(10));
+        } else if attempt > QUICK {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
     Err(Error::new("unable to freeze"))

@@ -28,6 +28,7 @@ use make::Joined;
 use offshoot_plan::cgroup::{CgroupPlan, Devices, Driver, Hierarchy, Limits};
 use offshoot_sys::{Errno, path};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use systemd::Bus;
@@ -337,6 +338,22 @@ impl Cgroup {
             }
         });
         removed.and(stopped)
+    }
+
+    /// Removes the directory above the cgroup in each hierarchy where nothing else is in it. For a caller that made it; another
+    /// that is about to use it makes it again.
+    pub fn remove_parent(&self) {
+        for joined in &self.joined {
+            let Some(parent) = joined.hierarchy.path.parent().filter(|path| !path.as_os_str().is_empty()) else {
+                continue;
+            };
+            let above = parent.parent().unwrap_or(Path::new(""));
+            let removed = Dir::mounted(&joined.hierarchy.mount_point)
+                .and_then(|root| root.child(above))
+                .and_then(|above| above.unmake(parent.file_name().unwrap_or_default()));
+            // It is in use.
+            drop(removed);
+        }
     }
 
     /// Takes back what [`Cgroup::prepare`] and [`Cgroup::attach`] made, and nothing else. Again is fine.

@@ -195,6 +195,21 @@ fn siblings_do_not_get_in_each_others_way() {
 }
 
 #[test]
+fn a_parent_goes_with_the_last_that_is_in_it() {
+    let Some(own) = Own::new("parent") else { return };
+    let mut one = own.prepare("/farm/one");
+    let mut two = own.prepare("/farm/two");
+    one.remove().unwrap();
+    one = Cgroup::open(&state_of(&own.plan("/farm/two", "{}"))).unwrap();
+    one.remove_parent();
+    assert!(two.exists() && own.dirs().iter().any(|dir| dir.join("farm").exists()));
+    two.remove().unwrap();
+    one.remove_parent();
+    one.remove_parent();
+    assert!(own.exists() && own.dirs().iter().all(|dir| !dir.join("farm").exists()));
+}
+
+#[test]
 fn a_cgroup_in_use_is_refused_and_kept() {
     let Some(own) = Own::new("used") else { return };
     let cgroup = own.prepare("");

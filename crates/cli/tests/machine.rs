@@ -214,9 +214,9 @@ fn a_machine_lives_from_launch_to_removal() {
     let name = farm.name("a");
     assert!(farm.ok(&["machine", "launch", "box", &name, "--pids", "100"]).starts_with("1 machine started in"));
     farm.fails(&["machine", "launch", "box", &name], "already");
-    let shown = farm.show(&name);
+    let shown = farm.wait(&name, |shown| shown["processes"].as_u64().unwrap() >= 2);
     assert_eq!((&shown["state"], &shown["limits"]["pids"]), (&"running".into(), &100.into()));
-    assert!(shown["pid"].as_i64().unwrap() > 0 && shown["processes"].as_u64().unwrap() >= 2, "{shown}");
+    assert!(shown["pid"].as_i64().unwrap() > 0, "{shown}");
     assert!(farm.ok(&["machine", "list"]).contains(&name));
     assert_eq!(farm.ok(&["machine", "exec", &name, "hostname"]).trim(), name);
     assert_eq!(farm.run(&["machine", "exec", &name, "sh", "-c", "exit 7"]).status.code(), Some(7));
@@ -321,10 +321,11 @@ fn a_reboot_happens_in_place_and_a_power_off_does_not() {
     let name = farm.name("a");
     farm.ok(&["machine", "launch", "box", &name]);
     let before = farm.show(&name)["pid"].clone();
-    farm.ok(&["machine", "exec", &name, "/sbin/reboot"]);
+    // It may be ended with the rest before it ends by itself.
+    farm.run(&["machine", "exec", &name, "/sbin/reboot"]);
     farm.wait(&name, |shown| shown["state"] == "running" && shown["pid"] != before);
-    assert!(farm.ok(&["machine", "logs", &name]).matches("booted").count() == 2);
-    farm.ok(&["machine", "exec", &name, "/sbin/poweroff"]);
+    farm.until("it has not booted", || farm.ok(&["machine", "logs", &name]).matches("booted").count() == 2);
+    farm.run(&["machine", "exec", &name, "/sbin/poweroff"]);
     let shown = farm.wait(&name, |shown| shown["state"] == "stopped" && shown["last"]["how"] == "powered off");
     assert_eq!(shown["last"]["error"], Value::Null);
     farm.ok(&["machine", "rm", &name]);
@@ -362,7 +363,7 @@ fn machines_do_not_notice_that_their_supervisor_is_killed() {
     assert_eq!(farm.ok(&["machine", "exec", &one, "hostname"]).trim(), one);
     farm.ok(&["machine", "launch", "box", &two]);
     farm.types(&one, "echo $((3+3))-again\n", "6-again");
-    farm.ok(&["machine", "exec", &one, "/sbin/reboot"]);
+    farm.run(&["machine", "exec", &one, "/sbin/reboot"]);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = kernel.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     if (numbers.next(), numbers.next()) >= (Some(6), Some(15)) {
@@ -378,6 +379,43 @@ fn machines_do_not_notice_that_their_supervisor_is_killed() {
     farm.ok(&["machine", "stop", "--all", "--force"]);
     farm.until("the keeper stays", || farm.supervisors(true).is_empty());
     farm.ok(&["machine", "rm", "--all"]);
+    farm.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_is_booting_until_its_init_says_that_it_is_ready() {
+    let Some(farm) = Farm::new("ready") else { return };
+    let (plain, name) = (farm.name("a"), farm.name("b"));
+    farm.ok(&["machine", "launch", "box", &plain]);
+    assert_eq!(farm.show(&plain)["ready"], Value::Null, "busybox does not say it");
+    // By its place it is systemd, by its name busybox's init; what systemd would say is said here.
+    let root = farm.dir.join("image");
+    fs::create_dir_all(root.join("usr/lib/systemd")).unwrap();
+    fs::copy("/bin/busybox", root.join("usr/lib/systemd/systemd")).unwrap();
+    fs::remove_file(root.join("sbin/init")).unwrap();
+    symlink("../usr/lib/systemd/systemd", root.join("sbin/init")).unwrap();
+    farm.ok(&["image", "import", "--quiet", "--name", "slow", root.to_str().unwrap()]);
+    farm.ok(&["machine", "launch", "slow", &name]);
+    assert_eq!(farm.show(&name)["ready"], false);
+    assert!(farm.ok(&["machine", "list", &name]).contains("booting"));
+    farm.fails(&["machine", "wait", "--timeout", "300ms", &name], "is still booting");
+
+    // What it says while no supervisor is there is not lost.
+    let stay = farm.supervisor();
+    assert!(Command::new("kill").arg(stay.to_string()).status().unwrap().success());
+    farm.until("it does not end", || farm.supervisors(false).is_empty());
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let socket_file = farm.dir.join("root").join(&name).join("notify/notify.sock");
+    socket.send_to(b"STATUS=1\n", &socket_file).unwrap();
+    socket.send_to(b"READY=1\n", &socket_file).unwrap();
+    assert_eq!(farm.show(&name)["ready"], false);
+    farm.ok(&["machine", "launch", "box", &farm.name("c")]);
+    farm.ok(&["machine", "wait", &name, &plain]);
+    assert_eq!((&farm.show(&name)["ready"], &farm.show(&name)["state"]), (&true.into(), &"running".into()));
+    farm.ok(&["machine", "stop", "--force", &name]);
+    assert_eq!(farm.show(&name)["ready"], Value::Null);
+    farm.fails(&["machine", "wait", &name], "does not run");
+    farm.ok(&["machine", "rm", "--all", "--force"]);
     farm.assert_nothing_left();
 }
 

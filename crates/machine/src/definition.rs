@@ -38,6 +38,8 @@ pub struct Machine {
     pub order: i64,
     /// Whether a systemd in it runs without what a farm of test machines does not need.
     pub lean: bool,
+    /// Whether its init says when it has booted, as systemd does.
+    pub notify: bool,
     /// `KEY=value` of its init.
     pub env: Vec<String>,
     /// Devices of the host that it gets.
@@ -57,6 +59,7 @@ impl Default for Machine {
             autostart: false,
             order: 0,
             lean: false,
+            notify: false,
             env: Vec::new(),
             devices: Vec::new(),
         }

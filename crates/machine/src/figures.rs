@@ -1,17 +1,20 @@
 //! What a machine does now, for `list`, `show` and `top`.
 
 use crate::definition::Machine;
-use crate::error::Result;
-use crate::machines::Machines;
+use crate::error::{Error, Kind, Result};
+use crate::machines::{Machines, Outcome};
 use crate::network::Attachment;
 use crate::supervisor::Last;
-use offshoot_runtime::{Status, process};
+use offshoot_runtime::{Init, Status, notify, process};
 use serde::Serialize;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 /// Ticks a second of the times in `/proc`, on every architecture (man 5 proc).
 const TICKS: f64 = 100.0;
+/// Between two looks at a machine that boots.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A machine and what it uses.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +25,9 @@ pub struct Figures {
     pub machine: Machine,
     /// `running`, `paused`, `created` or `stopped`.
     pub state: String,
+    /// Whether it has booted, where its init says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// Its init's number on the host, 0 when it does not run.
     pub pid: i32,
     /// Its addresses in networks of ours.
@@ -54,6 +60,7 @@ impl Machines {
             addresses: addresses.collect(),
             machine,
             state: Status::Stopped.to_string(),
+            ready: None,
             pid: 0,
             memory: 0,
             cpu: 0,
@@ -67,6 +74,9 @@ impl Machines {
         if status == Status::Stopped || status == Status::Creating {
             return Ok(figures);
         }
+        if container.state.init == Some(Init::Systemd) {
+            figures.ready = notify::is_ready(&container.dir);
+        }
         figures.pid = container.state.init_process_pid;
         figures.uptime = age(container.state.init_process_start);
         // A cgroup that goes while it is read has nothing to tell.
@@ -79,6 +89,34 @@ impl Machines {
             figures.processes = self.runtime.processes(name).map_or(0, |pids| pids.len() as u64);
         }
         Ok(figures)
+    }
+}
+
+impl Machines {
+    /// Waits until machines have booted, for those whose init says so, within `patience`.
+    pub fn wait(&self, names: &[String], patience: Duration, report: &mut dyn FnMut(&str, &Result<()>)) -> Outcome {
+        let end = Instant::now() + patience;
+        let mut outcome = Outcome::default();
+        let mut left: Vec<_> = names.iter().collect();
+        loop {
+            left.retain(|name| {
+                let wrong = |what: &str| Err(Error::new(Kind::State, format!("machine {name:?} {what}")));
+                let result = match self.figures(name) {
+                    Err(error) => Err(error),
+                    Ok(figures) if figures.pid == 0 => wrong("does not run"),
+                    Ok(figures) if figures.ready != Some(false) => Ok(()),
+                    Ok(_) if Instant::now() < end => return true,
+                    Ok(_) => wrong("is still booting"),
+                };
+                report(name, &result);
+                outcome.add(name, result);
+                false
+            });
+            if left.is_empty() {
+                return outcome;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

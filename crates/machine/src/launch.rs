@@ -7,6 +7,7 @@ use crate::network::{Attachment, DEFAULT, Wanted};
 use offshoot_snapshot::{Choice, CloneOptions, Name};
 use offshoot_spec::time::rfc3339;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The snapshot of a machine that runs, of which an image is made.
@@ -56,13 +57,16 @@ impl Machines {
         if wanted.like.lean {
             self.home.make_lean()?;
         }
+        let notify = ["usr/lib/systemd/systemd", "lib/systemd/systemd"]
+            .iter()
+            .any(|program| !matches!(store.read_file(&image, Path::new(program)), Ok(None)));
         let given = self.networks(wanted);
         let made = given.and_then(|networks| {
             let options = CloneOptions { keep: true, driver: wanted.driver, size: None };
             let clones: std::result::Result<Vec<_>, _> =
                 store.clone_many(&image, &wanted.names, &options).into_iter().collect();
             clones?;
-            self.write_down(wanted, &networks)
+            self.write_down(wanted, notify, &networks)
         });
         made.inspect_err(|_| {
             // What led here is what to tell.
@@ -155,12 +159,13 @@ impl Machines {
         Ok(all)
     }
 
-    fn write_down(&self, wanted: &NewMachines, networks: &[Vec<Attachment>]) -> Result<()> {
+    fn write_down(&self, wanted: &NewMachines, notify: bool, networks: &[Vec<Attachment>]) -> Result<()> {
         let created = rfc3339(SystemTime::now());
         let one = |(name, networks): (&String, &Vec<Attachment>)| Machine {
             name: name.clone(),
             created: created.clone(),
             networks: networks.clone(),
+            notify,
             ..wanted.like.clone()
         };
         self.home.add(&wanted.names.iter().zip(networks).map(one).collect::<Vec<_>>())

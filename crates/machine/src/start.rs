@@ -7,11 +7,14 @@ use crate::machines::Machines;
 use crate::network::{Attachment, Links, Server};
 use crate::supervisor::Hand;
 use offshoot_runtime::create::New;
-use offshoot_runtime::{Launch, Status};
+use offshoot_runtime::notify::Notify;
+use offshoot_runtime::{Init, Launch, Status};
 use offshoot_sys::{libc, path};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 /// Where the host's own resolver listens; of no use inside a machine.
 const LOOPBACK: &str = "127.";
@@ -50,15 +53,24 @@ impl Machines {
             id: name.to_owned(),
             bundle: self.home.machine(name),
             store: Some(self.home.path.clone()),
+            ready: machine.notify.then_some(Duration::ZERO),
             ..Launch::default()
         };
         let New { container, pidfd, master } = self.runtime.create(&launch)?;
         let pid = container.state.init_process_pid;
+        // Of another init than systemd nothing would come.
+        let tells = machine.notify && container.state.init == Some(Init::Systemd);
+        let dir = container.dir.clone();
         // `start` takes the lock itself; the machine's own keeps others away.
         drop(container);
-        let started = self
-            .connect(&machine, pid)
-            .and_then(|()| hand.give(name, pid, &pidfd, master.as_ref()))
+        let notify = if tells { Notify::listen(&dir) } else { Ok(None) };
+        let started = notify
+            .map_err(Error::from)
+            .and_then(|notify| self.connect(&machine, pid).map(|()| notify))
+            .and_then(|notify| {
+                let notify = notify.as_ref().map(Notify::as_fd);
+                hand.give(name, pid, pidfd.as_fd(), master.as_ref().map(AsFd::as_fd), notify)
+            })
             .and_then(|()| Ok(self.runtime.start(name)?));
         started.inspect_err(|_| {
             if let Err(error) = self.runtime.delete(name, true) {

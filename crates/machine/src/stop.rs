@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::machines::{Machines, Outcome};
 use crate::pool;
 use crate::supervisor::{self, Last};
+use offshoot_cgroup::Cgroup;
 use offshoot_runtime::Container;
 use offshoot_sys::event::{POLLIN, poll};
 use offshoot_sys::libc::{SIGKILL, SIGTERM};
@@ -44,6 +45,7 @@ impl Machines {
         force: bool,
         report: &mut dyn FnMut(&str, Result<()>),
     ) -> Result<()> {
+        let cgroup = self.cgroup_of_one(names);
         let mut told = Vec::new();
         for name in names {
             match self.process(name) {
@@ -85,7 +87,17 @@ impl Machines {
         }
         wait_for(&mut waiting, PATIENCE)?;
         let names: Vec<_> = told.iter().map(|(name, _)| name.clone()).collect();
-        pool::each(&names, pool::width(), &mut |at, result| report(&names[at], result), &|name| self.clear(name))
+        pool::each(&names, pool::width(), &mut |at, result| report(&names[at], result), &|name| self.clear(name))?;
+        // Once for all of them, after the last.
+        if let Some(cgroup) = cgroup {
+            cgroup.remove_parent();
+        }
+        Ok(())
+    }
+
+    /// That of the first machine that has one: all have the same parent.
+    pub(crate) fn cgroup_of_one(&self, names: &[String]) -> Option<Cgroup> {
+        names.iter().find_map(|name| self.container(name).ok()??.cgroup().ok())
     }
 
     /// The init of a machine, while it lives. One that is frozen is thawed, to hear that it is to stop.
@@ -117,6 +129,7 @@ impl Machines {
     /// # Errors
     /// No process can be made, or the leases cannot be written.
     pub fn remove(&self, names: &[String], force: bool, report: &mut dyn FnMut(&str, &Result<()>)) -> Result<Outcome> {
+        let cgroup = self.cgroup_of_one(names);
         let mut outcome = Outcome::default();
         let mut gone = Vec::new();
         let mut stopped = |name: &str, result: Result<()>| match result {
@@ -136,6 +149,9 @@ impl Machines {
                     .hint("stop it first, or remove it with --force")),
             };
             pool::each(names, pool::width(), &mut |at, result| stopped(&names[at], result), &at_rest)?;
+        }
+        if let Some(cgroup) = cgroup {
+            cgroup.remove_parent();
         }
         let held = self.home.lock_machines()?;
         // First, so that what a killed process leaves is a machine without a clone, which can be removed again.

@@ -10,7 +10,7 @@ use offshoot_sys::event::{self, POLLHUP, POLLIN};
 use offshoot_sys::{pidfd, socket};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -61,7 +61,10 @@ impl Notify {
     }
 
     /// The same for this process, whether or not there is a service manager.
-    pub(crate) fn listen(state_dir: &Path) -> Result<Option<Notify>> {
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn listen(state_dir: &Path) -> Result<Option<Notify>> {
         Notify::open(state_dir, manager())
     }
 
@@ -80,6 +83,11 @@ impl Notify {
         // Whoever the process is in the container may write.
         fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(|error| failed(&error))?;
         Ok(Some(Notify { manager, socket }))
+    }
+
+    /// That of another process, which listened.
+    pub fn of(socket: OwnedFd) -> Notify {
+        Notify { manager: None, socket: socket.into() }
     }
 
     /// Readable when the container said something.
@@ -165,6 +173,20 @@ impl Notify {
         }
         Ok(())
     }
+}
+
+/// Remembers, as long as the container is there, that it has said that it is ready.
+///
+/// # Errors
+/// The file cannot be made.
+pub fn mark(state_dir: &Path) -> Result<()> {
+    let file = state_dir.join("ready");
+    File::create(&file).map(drop).map_err(|error| Error::io(format_args!("make {}", file.display()), &error))
+}
+
+/// Whether a container is ready, of one that was made to say it.
+pub fn is_ready(state_dir: &Path) -> Option<bool> {
+    state_dir.join("notify").exists().then(|| state_dir.join("ready").exists())
 }
 
 /// The line `READY=…` of a message that begins with it.

@@ -5,9 +5,11 @@
 //! itself and was killed is started again by its keeper; one that a service manager looks after is that one's to start.
 
 use super::client::launch;
-use super::message::{receive, send};
+use super::message::{Given, receive, send};
 use super::serve::let_go;
+use super::watch::Watched;
 use crate::error::{Error, Result};
+use offshoot_runtime::notify::Notify;
 use offshoot_sys::event::{self, POLLIN};
 use offshoot_sys::libc::{SIGINT, SIGTERM};
 use offshoot_sys::{fork, path, process, socket};
@@ -26,10 +28,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Said {
-    /// Give back all that is held: answered by one [`Held`] each and one without a name.
+    /// Give back all that is held: answered by one [`Given`] each, without the init's descriptor, and one without a name.
     Return,
-    /// Hold this machine's console; with it go its init's descriptor and the terminal's master.
-    Hold(Held),
+    /// Hold what goes with this, of a machine.
+    Hold(Given),
     /// This machine has ended.
     Forget { name: String },
     /// Start the supervisor again should it end without [`Said::Leave`].
@@ -38,20 +40,12 @@ enum Said {
     Leave,
 }
 
-/// A machine whose console is held.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Held {
-    name: String,
-    /// Its init.
-    pid: i32,
-}
-
 /// The supervisor's way to its keeper.
 #[derive(Debug)]
 pub struct Keeper(OwnedFd);
 
-/// Consoles by machine, each with the init that had it.
-pub type Returned = BTreeMap<String, (i32, OwnedFd)>;
+/// What machines had, by name.
+pub type Returned = BTreeMap<String, (Given, Vec<OwnedFd>)>;
 
 impl Keeper {
     /// The keeper that an earlier supervisor has left, with what it holds, or a new one. For the one supervisor of `run`.
@@ -82,21 +76,26 @@ impl Keeper {
     fn returned(&self) -> Result<Returned> {
         send(&self.0, &Said::Return, &[])?;
         let mut all = Returned::new();
-        while let Some((Held { name, pid }, fds)) = receive(&self.0)? {
-            if name.is_empty() {
+        while let Some((given, fds)) = receive::<Given>(&self.0)? {
+            if given.name.is_empty() {
                 return Ok(all);
             }
-            all.extend(fds.into_iter().next().map(|master| (name, (pid, master))));
+            all.insert(given.name.clone(), (given, fds));
         }
         Err(Error::failed("get the consoles back", "their keeper ended"))
     }
 
-    /// Gives it a machine's console to hold.
+    /// Gives it what a machine has to hold, in place of what it held of it.
     ///
     /// # Errors
     /// The keeper is gone.
-    pub fn hold(&self, name: &str, pid: i32, init: &OwnedFd, master: &OwnedFd) -> Result<()> {
-        send(&self.0, &Said::Hold(Held { name: name.to_owned(), pid }), &[init.as_fd(), master.as_fd()])
+    pub fn hold(&self, name: &str, watched: &Watched) -> Result<()> {
+        let console = watched.console.as_ref().map(|console| console.master().as_fd());
+        let notify = watched.notify.as_ref().map(Notify::as_fd);
+        let given =
+            Given { name: name.to_owned(), pid: watched.pid, console: console.is_some(), notify: notify.is_some() };
+        let fds: Vec<_> = std::iter::once(watched.process.as_fd()).chain(console).chain(notify).collect();
+        send(&self.0, &Said::Hold(given), &fds)
     }
 
     /// Tells it that a machine has ended.
@@ -151,7 +150,8 @@ fn keep(listener: &UnixListener, address: &Path) -> i32 {
 }
 
 struct Keeping {
-    held: BTreeMap<String, (i32, OwnedFd, OwnedFd)>,
+    /// Each with its init, and what it has.
+    held: BTreeMap<String, (Given, OwnedFd, Vec<OwnedFd>)>,
     /// How to start the supervisor.
     watching: Option<(PathBuf, PathBuf)>,
     started: Option<std::process::Child>,
@@ -163,15 +163,15 @@ impl Keeping {
         let Some((said, fds)) = receive(supervisor)? else { return Ok(false) };
         match said {
             Said::Return => {
-                for (name, (pid, _, master)) in &self.held {
-                    send(supervisor, &Held { name: name.clone(), pid: *pid }, &[master.as_fd()])?;
+                for (given, _, parts) in self.held.values() {
+                    send(supervisor, given, &parts.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
                 }
-                send(supervisor, &Held::default(), &[])?;
+                send(supervisor, &Given::default(), &[])?;
             }
-            Said::Hold(Held { name, pid }) => {
+            Said::Hold(given) => {
                 let mut fds = fds.into_iter();
-                if let (Some(init), Some(master)) = (fds.next(), fds.next()) {
-                    self.held.insert(name, (pid, init, master));
+                if let Some(init) = fds.next() {
+                    self.held.insert(given.name.clone(), (given, init, fds.collect()));
                 }
             }
             Said::Forget { name } => drop(self.held.remove(&name)),
@@ -206,6 +206,7 @@ impl Keeping {
 
 #[cfg(test)]
 mod tests {
+    use super::super::console::Console;
     use super::*;
     use std::os::unix::net::UnixStream;
 
@@ -214,9 +215,12 @@ mod tests {
         let (supervisor, keeper) = UnixStream::pair().unwrap();
         let (supervisor, keeper) = (Keeper(supervisor.into()), OwnedFd::from(keeper));
         let mut keeping = Keeping { held: BTreeMap::new(), watching: None, started: None };
-        let fd = OwnedFd::from(File::open("/dev/null").unwrap());
+        let fd = || OwnedFd::from(File::open("/dev/null").unwrap());
         for name in ["a", "b", "c"] {
-            supervisor.hold(name, 7, &fd, &fd).unwrap();
+            let mut watched = Watched::new(fd(), 7);
+            watched.console = (name != "c").then(|| Console::new(fd()).unwrap());
+            watched.notify = Some(Notify::of(fd()));
+            supervisor.hold(name, &watched).unwrap();
             assert!(keeping.hear(&keeper).unwrap());
         }
         supervisor.forget("b").unwrap();
@@ -224,10 +228,11 @@ mod tests {
         assert!(keeping.hear(&keeper).unwrap() && keeping.hear(&keeper).unwrap() && keeping.watching.is_some());
         let answering = std::thread::spawn(move || keeping.hear(&keeper).map(|_| keeping));
         let returned = supervisor.returned().unwrap();
-        assert_eq!(
-            returned.iter().map(|(name, (pid, _))| (name.as_str(), *pid)).collect::<Vec<_>>(),
-            [("a", 7), ("c", 7)]
-        );
+        let told: Vec<_> =
+            returned.into_iter().map(|(name, (given, fds))| (name, given.pid, given.parts(fds))).collect();
+        assert!(matches!(&told[0], (name, 7, [Some(_), Some(_)]) if name == "a"), "{told:?}");
+        assert!(matches!(&told[1], (name, 7, [None, Some(_)]) if name == "c"), "{told:?}");
+        assert_eq!(told.len(), 2);
         let keeping = answering.join().unwrap().unwrap();
         assert_eq!(keeping.held.len(), 2, "a copy stays with the keeper");
     }

@@ -94,13 +94,26 @@ pub fn receive<T: DeserializeOwned>(from: impl AsFd) -> Result<Option<(T, Vec<Ow
 #[derive(Debug)]
 pub struct Hand(OwnedFd);
 
-/// A machine that is about to run; with it go its init's descriptor and, where it has one, its console.
-#[derive(Debug, Serialize, Deserialize)]
+/// A machine that is about to run; with it go its init's descriptor, where it has one its console, and where its init says when
+/// it is ready the socket for that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Given {
     /// Its name.
     pub name: String,
     /// Its init.
     pub pid: i32,
+    /// Whether its console is there.
+    pub console: bool,
+    /// Whether the socket is.
+    pub notify: bool,
+}
+
+impl Given {
+    /// What came with it: console and socket.
+    pub fn parts(&self, fds: impl IntoIterator<Item = OwnedFd>) -> [Option<OwnedFd>; 2] {
+        let mut fds = fds.into_iter();
+        [self.console, self.notify].map(|is_there| is_there.then(|| fds.next()).flatten())
+    }
 }
 
 impl Hand {
@@ -110,10 +123,17 @@ impl Hand {
     }
 
     /// Gives the supervisor a machine.
-    pub fn give(&self, name: &str, pid: i32, process: &OwnedFd, console: Option<&OwnedFd>) -> Result<()> {
-        let text = serde_json::to_vec(&Given { name: name.to_owned(), pid })
-            .map_err(|error| Error::failed("write a message", error))?;
-        let fds: Vec<_> = std::iter::once(process).chain(console).map(AsFd::as_fd).collect();
+    pub fn give(
+        &self,
+        name: &str,
+        pid: i32,
+        process: BorrowedFd,
+        console: Option<BorrowedFd>,
+        notify: Option<BorrowedFd>,
+    ) -> Result<()> {
+        let given = Given { name: name.to_owned(), pid, console: console.is_some(), notify: notify.is_some() };
+        let text = serde_json::to_vec(&given).map_err(|error| Error::failed("write a message", error))?;
+        let fds: Vec<_> = std::iter::once(process).chain(console).chain(notify).collect();
         socket::send(&self.0, &text, &fds)?;
         Ok(())
     }

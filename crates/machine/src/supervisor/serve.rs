@@ -11,6 +11,7 @@ use crate::machines::Machines;
 use crate::network::Server;
 use crate::pool;
 use crate::stop::init_of;
+use offshoot_runtime::notify::{self, Notify};
 use offshoot_runtime::{Format, Log, Runtime};
 use offshoot_sys::event::{self, POLLIN};
 use offshoot_sys::fork;
@@ -141,6 +142,7 @@ enum News {
     Ended(String),
     Printed(String),
     Typed(String, usize),
+    Said(String),
 }
 
 impl Supervisor {
@@ -150,14 +152,18 @@ impl Supervisor {
             let Ok(Some(container)) = self.machines.container(&name) else { continue };
             if let Some(process) = init_of(&container)? {
                 let pid = container.state.init_process_pid;
-                let master = consoles.remove(&name).filter(|(its, _)| *its == pid).map(|(_, master)| master);
-                if master.is_none() {
+                let mut watched = Watched::new(process, pid);
+                if let Some((given, fds)) = consoles.remove(&name).filter(|(given, _)| given.pid == pid) {
+                    let [console, notify] = given.parts(fds);
+                    watched.console = console.map(Console::new).transpose()?;
+                    watched.notify = notify.map(Notify::of);
+                }
+                if watched.console.is_none() {
                     self.log().warn(format_args!(
                         "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
                     ));
                 }
-                let console = master.map(Console::new).transpose()?;
-                self.watched.insert(name, Watched { process, pid, console, left_alone: false, looks: 0 });
+                self.watched.insert(name, watched);
             }
         }
         // Of machines that have ended.
@@ -176,10 +182,22 @@ impl Supervisor {
     fn find_keeper(&mut self) -> Result<()> {
         self.keeper = Keeper::find(&self.machines.run())?.0;
         self.be_kept()?;
-        self.watched.iter().try_for_each(|(name, watched)| match &watched.console {
-            Some(console) => self.keeper.hold(name, watched.pid, &watched.process, console.master()),
-            None => Ok(()),
-        })
+        self.watched.iter().try_for_each(|(name, watched)| self.keeper.hold(name, watched))
+    }
+
+    /// A machine's init said something.
+    fn heard(&mut self, name: &str) -> Result<()> {
+        let Some(watched) = self.watched.get_mut(name) else { return Ok(()) };
+        if !watched.hears() {
+            return Ok(());
+        }
+        // What the keeper has still got would be asked again by the next supervisor.
+        let kept = self.keeper.hold(name, watched);
+        let container = self.machines.container(name)?;
+        if let Some(container) = container.filter(|container| container.state.init_process_pid == watched.pid) {
+            notify::mark(&container.dir)?;
+        }
+        kept
     }
 
     fn log(&self) -> &Log {
@@ -206,6 +224,7 @@ impl Supervisor {
                             watched.console = None;
                         }
                     }
+                    News::Said(name) => self.told(|supervisor| supervisor.heard(&name)),
                     News::Typed(name, at) => {
                         let console = self.watched.get_mut(&name).and_then(|watched| watched.console.as_mut());
                         // One that left before it moved the others.
@@ -247,6 +266,10 @@ impl Supervisor {
                 meaning.push(News::Ended(name.clone()));
             } else {
                 patience = MOMENT;
+            }
+            if let Some(notify) = &watched.notify {
+                fds.push((notify.as_fd(), POLLIN, 0));
+                meaning.push(News::Said(name.clone()));
             }
             let Some(console) = &watched.console else { continue };
             fds.push((console.master().as_fd(), POLLIN, 0));
@@ -357,15 +380,16 @@ impl Supervisor {
             serde_json::from_slice(&buffer[..length]).map_err(|error| Error::failed("read a message", error))?;
         let mut fds = fds.into_iter();
         let Some(process) = fds.next() else { return Ok(()) };
-        let console = fds.next().map(Console::new).transpose()?;
-        if let Some(console) = &console
-            && let Err(error) = self.keeper.hold(&given.name, given.pid, &process, console.master())
-        {
+        let mut watched = Watched::new(process, given.pid);
+        let [console, notify] = given.parts(fds);
+        watched.console = console.map(Console::new).transpose()?;
+        watched.notify = notify.map(Notify::of);
+        if let Err(error) = self.keeper.hold(&given.name, &watched) {
             // Its end is noticed, and the next one gets this one, too.
             self.log().debug(error);
         }
         Last::forget(&self.machines.run(), &given.name);
-        self.watched.insert(given.name, Watched { process, pid: given.pid, console, left_alone: false, looks: 0 });
+        self.watched.insert(given.name, watched);
         Ok(())
     }
 
@@ -408,10 +432,9 @@ impl Supervisor {
             console.read(&self.machines.home, name);
         }
         let (pid, left_alone) = (watched.pid, watched.left_alone);
-        if self.watched.remove(name).is_some_and(|watched| watched.console.is_some()) {
-            // If the keeper is gone, so is what it held.
-            let _ = self.keeper.forget(name);
-        }
+        self.watched.remove(name);
+        // If the keeper is gone, so is what it held.
+        let _ = self.keeper.forget(name);
         self.log().info(format_args!("machine {name:?} {}", end.words()));
         let run = self.machines.run();
         if let Err(error) = Last::save(&run, name, &end.words(), None) {
@@ -468,6 +491,7 @@ fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> R
         }
         _ => return Ok(()),
     };
+    let cgroup = machines.cgroup_of_one(&[name.to_owned()]);
     machines.runtime.delete(name, false)?;
     match end {
         End::Reboot => {
@@ -478,6 +502,11 @@ fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> R
             machines.bring_networks_up(&[name.to_owned()])?;
             machines.start_locked(name, &lock, hand)
         }
-        _ => Ok(()),
+        _ => {
+            if let Some(cgroup) = cgroup {
+                cgroup.remove_parent();
+            }
+            Ok(())
+        }
     }
 }

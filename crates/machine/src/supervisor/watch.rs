@@ -1,6 +1,7 @@
 //! A machine that the supervisor watches, and what its end means.
 
 use super::console::Console;
+use offshoot_runtime::notify::Notify;
 use offshoot_sys::fork::{self, Exit};
 use offshoot_sys::libc::{SIGHUP, SIGINT};
 use offshoot_sys::pidfd;
@@ -18,6 +19,8 @@ pub struct Watched {
     pub pid: i32,
     /// Its console, unless an earlier supervisor had it.
     pub console: Option<Console>,
+    /// Where its init says that it is ready, until it has.
+    pub notify: Option<Notify>,
     /// Whether somebody is stopping it, who also clears it away.
     pub left_alone: bool,
     /// How often its end was looked for.
@@ -64,6 +67,21 @@ impl End {
 }
 
 impl Watched {
+    /// A machine with this init.
+    pub fn new(process: OwnedFd, pid: i32) -> Watched {
+        Watched { process, pid, console: None, notify: None, left_alone: false, looks: 0 }
+    }
+
+    /// Hears what its init says; whether that is that it is ready.
+    pub fn hears(&mut self) -> bool {
+        // One that cannot be read is of no use.
+        let ready = self.notify.as_ref().is_some_and(|notify| notify.relay(self.pid.unsigned_abs()).unwrap_or(true));
+        if ready {
+            self.notify = None;
+        }
+        ready
+    }
+
     /// How it ended; `None` to ask again. A child tells it when it is reaped; another's is told by the kernel once that other,
     /// who may take a moment, has reaped it.
     pub fn end(&mut self) -> Option<End> {
@@ -125,8 +143,7 @@ mod tests {
     fn an_end_is_looked_for_until_it_is_told_or_for_a_while() {
         let mut child = std::process::Command::new("sh").args(["-c", "kill -1 $$"]).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let mut watched =
-            Watched { process: pidfd::open(pid).unwrap(), pid, console: None, left_alone: false, looks: 0 };
+        let mut watched = Watched::new(pidfd::open(pid).unwrap(), pid);
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while watched.end().is_none_or(|found| found != End::Reboot) {
             assert!(std::time::Instant::now() < end, "the end was not told");

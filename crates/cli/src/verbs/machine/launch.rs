@@ -114,7 +114,15 @@ fn launch(call: &Call) -> Result<u8, Failure> {
     machines.define(&wanted).map_err(failed)?;
     match call.on("no-start") {
         true => made(wanted.names.len()),
-        false => summed(machines.start(&wanted.names, &mut report), "started", since),
+        false => {
+            let started = machines.start(&wanted.names, &mut report);
+            if started.as_ref().is_ok_and(|outcome| !outcome.is_good()) {
+                eprintln!(
+                    "hint: what did not start has been made all the same: machine start tries again, machine rm removes it"
+                );
+            }
+            summed(started, "started", since)
+        }
     }
 }
 

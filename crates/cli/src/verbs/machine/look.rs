@@ -71,7 +71,7 @@ fn table(all: &[Figures]) -> String {
         let when = |text: String| if runs { text } else { "-".to_owned() };
         [
             one.machine.name.clone(),
-            one.state.clone(),
+            if one.ready == Some(false) { "booting".to_owned() } else { one.state.clone() },
             addresses(one),
             when(size(one.memory)),
             when(format!("{:.2}s", one.cpu as f64 / 1e9)),

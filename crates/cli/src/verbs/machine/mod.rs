@@ -21,6 +21,7 @@ pub static COMMAND: Command = Command::group(
         &launch::LAUNCH,
         &state::START,
         &state::STOP,
+        &state::WAIT,
         &state::RESTART,
         &state::REMOVE,
         &look::LIST,
@@ -42,7 +43,13 @@ pub static COMMAND: Command = Command::group(
 pub(super) const ALL: Flag = Flag::switch("all", "every machine").short("a");
 
 pub(super) fn machines(call: &Call) -> std::result::Result<Machines, Failure> {
-    Ok(Machines::new(home(call), call.runtime()?))
+    let runtime = call.runtime()?;
+    if runtime.systemd_cgroup {
+        // A scope of systemd's own would end with the service that started it, and guests need a delegated directory.
+        return Err(Failure::new("machines have cgroups of their own, below /offshoot, which systemd does not manage")
+            .hint("leave --systemd-cgroup out"));
+    }
+    Ok(Machines::new(home(call), runtime))
 }
 
 /// The machines that the arguments name.

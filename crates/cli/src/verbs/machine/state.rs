@@ -36,6 +36,12 @@ pub static STOP: Command = Command::new("stop", "shut machines down in order", s
     .flags(&[STORE, ALL, TIMEOUT, KILL])
     .details(PATTERNS);
 
+/// `offshoot machine wait`
+pub static WAIT: Command = Command::new("wait", "wait until machines have booted", wait)
+    .takes("[NAME...]", Count::AtLeast(0))
+    .flags(&[STORE, ALL, Flag::duration("timeout", "fail after so long (default: 1m)").short("t")])
+    .details("Systemd says when it has booted. Machines with another init are taken for ready when\nthey run.");
+
 /// `offshoot machine restart`
 pub static RESTART: Command = Command::new("restart", "shut machines down and start them again", restart)
     .takes("[NAME...]", Count::AtLeast(0))
@@ -122,6 +128,12 @@ fn restart(call: &Call) -> Result<u8, Failure> {
         outcome
     });
     summed(outcome, "restarted", since)
+}
+
+fn wait(call: &Call) -> Result<u8, Failure> {
+    let (machines, since) = (machines(call)?, Instant::now());
+    let names = selected(call, &machines)?;
+    summed(Ok(machines.wait(&names, call.duration("timeout").unwrap_or(PATIENCE), &mut report)), "ready", since)
 }
 
 fn remove(call: &Call) -> Result<u8, Failure> {
