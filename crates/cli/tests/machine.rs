@@ -455,6 +455,67 @@ fn the_console_is_the_machine_s() {
     assert_eq!(farm.show(&name)["state"], "running");
 }
 
+/// Whatever command is killed, and whenever: `rm` removes what is left, and the names can be used again.
+#[test]
+fn a_command_that_is_killed_leaves_nothing_that_rm_does_not_remove() {
+    let Some(mut farm) = Farm::new("killed") else { return };
+    let mut holder = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
+        sleep(Duration::from_millis(5));
+    }
+    farm.network = Some(holder.id());
+    farm.ok(&["network", "create", "n", "--range", "10.97.0.0/28", "--no-nat", "--no-names"]);
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(u64::from(std::process::id()));
+    println!("SEED={seed}");
+    let mut random = seed | 1;
+    let mut below = |limit: u64| {
+        // Marsaglia's xorshift64
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % limit
+    };
+    let (template, all, other) = (farm.name("w{}"), farm.name("w*"), farm.name("copy"));
+    let one = farm.name("w1");
+    let launch = ["machine", "launch", "box", "--count", "5", "--name", &template, "-n", "n"];
+    let verbs: [&[&str]; 7] = [
+        &launch,
+        &["machine", "rm", "--force", &all],
+        &["machine", "stop", "--force", &all],
+        &["machine", "restart", "--force", &all],
+        &["machine", "snapshot", &one, "s"],
+        &["machine", "clone", &one, &other],
+        &["machine", "set", &all, "--memory", "90M"],
+    ];
+    for round in 0..14 {
+        let verb = verbs[round % verbs.len()];
+        if round % verbs.len() != 0 {
+            farm.ok(&launch);
+        }
+        let mut child = farm.command(verb).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        sleep(Duration::from_micros(below(150_000)));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let output = farm.run(&["machine", "rm", "--all", "--force"]);
+        assert!(output.status.success(), "round {round}, {verb:?}: {}", text(&output));
+        // A start that the supervisor was told of goes on after its caller's end, and finds its machine gone.
+        farm.until("something is left", || {
+            let empty = |dir: &str| fs::read_dir(farm.dir.join(dir)).map_or(0, Iterator::count) == 0;
+            empty("root") && empty("store/machines") && empty("store/clones")
+        });
+        let shown: Value = serde_json::from_str(&farm.ok(&["network", "show", "n"])).unwrap();
+        assert_eq!(shown["leases"], serde_json::json!({}), "round {round}, {verb:?}");
+    }
+    farm.ok(&launch);
+    farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.ok(&["network", "rm", "n"]);
+    farm.assert_nothing_left();
+    drop(farm);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
 #[test]
 fn machines_of_a_network_know_each_other() {
     let Some(mut farm) = Farm::new("net") else { return };

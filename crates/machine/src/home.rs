@@ -137,6 +137,31 @@ pub fn write_text(file: &Path, text: &[u8], durable: bool) -> Result<()> {
     }
 }
 
+/// Removes a file; none is fine.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(file: &Path) -> Result<()> {
+    gone(file, fs::remove_file(file))
+}
+
+/// Removes a directory with all in it; none is fine.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove_dir(dir: &Path) -> Result<()> {
+    gone(dir, fs::remove_dir_all(dir))
+}
+
+fn gone(path: &Path, removed: io::Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format_args!("remove {}", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Puts a directory's names on disk.
 ///
 /// # Errors

@@ -2,16 +2,25 @@
 
 use crate::definition::Machine;
 use crate::error::{Error, Kind, Result};
+use crate::home::{self, Held, VERSION};
 use crate::machines::Machines;
 use crate::network::{Attachment, DEFAULT, Wanted};
 use offshoot_snapshot::{Choice, CloneOptions, Name};
 use offshoot_spec::time::rfc3339;
+use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The snapshot of a machine that runs, of which an image is made.
 const MOMENT: &str = "being-cloned";
+
+/// Machines that are being made, as a file has them meanwhile.
+#[derive(Serialize, Deserialize)]
+struct Making {
+    version: u32,
+    names: Vec<String>,
+}
 
 /// Machines to be made.
 #[derive(Clone, Debug)]
@@ -36,7 +45,8 @@ impl Machines {
     /// # Errors
     /// The image is not there, a name is taken, or something of them cannot be made. Then none of them is there.
     pub fn define(&self, wanted: &NewMachines) -> Result<()> {
-        let _held = self.home.lock_machines()?;
+        let held = self.home.lock_machines()?;
+        self.recover(&held)?;
         self.home.check_new(&wanted.names)?;
         let store = self.store()?;
         let image = store.image(&wanted.like.image).map_err(|error| {
@@ -60,6 +70,8 @@ impl Machines {
         let notify = ["usr/lib/systemd/systemd", "lib/systemd/systemd"]
             .iter()
             .any(|program| !matches!(store.read_file(&image, Path::new(program)), Ok(None)));
+        let making = self.making();
+        home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
         let given = self.networks(wanted);
         let made = given.and_then(|networks| {
             let options = CloneOptions { keep: true, driver: wanted.driver, size: None };
@@ -68,11 +80,36 @@ impl Machines {
             clones?;
             self.write_down(wanted, notify, &networks)
         });
-        made.inspect_err(|_| {
-            // What led here is what to tell.
-            let _ = store.delete_clones(&wanted.names);
-            let _ = self.home.give_back_addresses(&self.network_run(), &wanted.names);
-        })
+        let undone = match made {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                store.delete_clones(&wanted.names)?;
+                self.home.give_back_addresses(&self.network_run(), &wanted.names)
+            }
+        };
+        // What could not be undone is tried again by the next that has the lock. What led here is what to tell.
+        let gone = undone.and_then(|()| home::remove(&making));
+        made.and(gone)
+    }
+
+    /// Takes back what a process that was killed has begun to make or to remove.
+    ///
+    /// # Errors
+    /// Something of it cannot be removed.
+    pub fn recover(&self, _held: &Held) -> Result<()> {
+        for name in home::names(&self.home.machines())?.iter().filter(|name| name.starts_with('.')) {
+            home::remove_dir(&self.home.machines().join(name))?;
+        }
+        let Some(Making { names, .. }) = home::read(&self.making())? else { return Ok(()) };
+        let names: Vec<_> = names.into_iter().filter(|name| !self.home.machine(name).exists()).collect();
+        self.store()?.delete_clones(&names)?;
+        self.home.give_back_addresses(&self.network_run(), &names)?;
+        home::remove(&self.making())
+    }
+
+    /// The names of machines that are being made: what has them is nobody else's.
+    fn making(&self) -> PathBuf {
+        self.home.path.join("machines.making")
     }
 
     /// Makes machines of another one: what its file system has changed becomes an image, `machine/NAME`. One that runs stands

@@ -138,6 +138,8 @@ fn wait(call: &Call) -> Result<u8, Failure> {
 
 fn remove(call: &Call) -> Result<u8, Failure> {
     let (machines, since) = (machines(call)?, Instant::now());
+    // Of a launch that was killed there may be more than names can tell.
+    machines.home.lock_machines().and_then(|held| machines.recover(&held)).map_err(failed)?;
     let names = selected(call, &machines)?;
     summed(machines.remove(&names, call.on("force"), &mut report), "removed", since)
 }
