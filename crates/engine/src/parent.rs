@@ -335,7 +335,8 @@ impl Host<'_> {
 
     fn hooks(&mut self, kind: HookKind) -> Result<()> {
         let Some(plan) = self.plan else { return Ok(()) };
-        let state = hooks::state(&plan.id, "creating", self.pid(), &plan.bundle, &plan.annotations);
+        // Hooks come after the environment exists: spec: runtime.md#state and #lifecycle, step 2.
+        let state = hooks::state(&plan.id, "created", self.pid(), &plan.bundle, &plan.annotations);
         hooks::run_all(kind, plan.hooks_of(kind), &state, None)
     }
 

@@ -120,8 +120,7 @@ impl Stage<'_> {
             process::fchdir(self.root()?)?;
         }
         let plan = self.plan()?;
-        let status = if kind == HookKind::StartContainer { "created" } else { "creating" };
-        let state = crate::hooks::state(&plan.id, status, self.pid, &plan.bundle, &plan.annotations);
+        let state = crate::hooks::state(&plan.id, "created", self.pid, &plan.bundle, &plan.annotations);
         let hooks = plan.hooks_of(kind);
         match kind {
             // In the container, so with its environment.

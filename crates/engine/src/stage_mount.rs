@@ -175,13 +175,8 @@ impl Stage<'_> {
             mount::move_mount(&tree, &target)?;
             return Ok(tree);
         }
-        let tmpfs = New {
-            kind: "tmpfs".into(),
-            source: "cgroup".into(),
-            data: vec!["mode=755".into()],
-            copy_up: false,
-            label: String::new(),
-        };
+        let tmpfs =
+            New { kind: "tmpfs".into(), source: "cgroup".into(), data: vec!["mode=755".into()], copy_up: false };
         let fixed = attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let tree = make(&tmpfs, fixed, None)?;
         mount::move_mount(&tree, &target)?;
@@ -217,13 +212,7 @@ impl Stage<'_> {
     }
 
     fn cgroup2(&mut self, wanted: &Mount, own: Option<&Path>) -> Result<OwnedFd> {
-        let cgroup2 = New {
-            kind: "cgroup2".into(),
-            source: "cgroup".into(),
-            data: Vec::new(),
-            copy_up: false,
-            label: String::new(),
-        };
+        let cgroup2 = New { kind: "cgroup2".into(), source: "cgroup".into(), data: Vec::new(), copy_up: false };
         match make(&cgroup2, wanted.attributes.set, None) {
             Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EBUSY) => {}
             result => return result.map_err(Into::into),
@@ -296,9 +285,6 @@ fn make(new: &New, attributes: u64, mode: Option<u32>) -> offshoot_sys::Result<O
             None if word == "newinstance" => {}
             None => context.flag(word)?,
         }
-    }
-    if !new.label.is_empty() {
-        context.string("context", &new.label)?;
     }
     context.create()?;
     context.mount(attributes)

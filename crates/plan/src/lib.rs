@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod host;
 mod idmap;
+mod label;
 mod lock;
 mod mounts;
 mod namespaces;
@@ -196,6 +197,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
     let id_map = id_map(linux, &namespaces, host, report_to);
     let mut sources = Vec::new();
     let extra = notify_mount(request);
+    let label = label::plan(spec, host.selinux, report_to);
     let mounts = mounts::plan(
         spec,
         &extra,
@@ -204,6 +206,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         &namespaces,
         host.euid == 0 && !host.in_user_namespace,
         id_map.as_ref().filter(|_| request.map_volumes),
+        &label.option,
         &mut sources,
         report_to,
     );
@@ -245,7 +248,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         propagation,
         locks_mounts: false,
         net_devices,
-        mount_label: linux.mount_label.clone(),
+        mount_label: label.label,
         intel_rdt,
         hooks,
         process,

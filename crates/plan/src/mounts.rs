@@ -75,12 +75,10 @@ pub struct New {
     pub kind: String,
     /// Source, as given.
     pub source: String,
-    /// File system parameters, `key` or `key=value`, in order; superblock flags are among them.
+    /// File system parameters, `key` or `key=value`, in order; superblock flags and an SELinux context are among them.
     pub data: Vec<String>,
     /// Copy what the directory held into the new tmpfs first.
     pub copy_up: bool,
-    /// SELinux context for the whole file system.
-    pub label: String,
 }
 
 /// Flags of mount(2) that stand for propagation, man 2 mount.
@@ -270,10 +268,11 @@ pub fn plan(
     ns: &Namespaces,
     privileged: bool,
     volumes: Option<&IdMap>,
+    label: &str,
     sources: &mut Vec<Bind>,
     report: &mut Report,
 ) -> Vec<Mount> {
-    let planner = Planner { spec, bundle, rootfs, ns, privileged, volumes };
+    let planner = Planner { spec, bundle, rootfs, ns, privileged, volumes, label };
     let nothing = spec.mounts.is_empty() && extra.is_empty();
     if !nothing && !ns.has(Kind::Mount) {
         match ns.has(Kind::User) {
@@ -294,6 +293,8 @@ struct Planner<'a> {
     privileged: bool,
     /// The map of bind mounts that bring none.
     volumes: Option<&'a IdMap>,
+    /// The option that labels a new file system; may be empty.
+    label: &'a str,
 }
 
 impl Planner<'_> {
@@ -360,12 +361,7 @@ impl Planner<'_> {
         if options.remount {
             return Some(What::Remount);
         }
-        if !options.data.is_empty() {
-            report.problem(
-                format!("{path}.options"),
-                format!("bind mounts cannot have any filesystem-specific options applied: {}", options.data.join(",")),
-            );
-        }
+        refuse_data(path, &options.data, report);
         let recursive = options.bind.unwrap_or(false);
         let asked = self.idmap(path, mount, options, report);
         let ours = self.volumes.filter(|_| self.privileged && !has_maps && options.idmap.is_none());
@@ -433,23 +429,27 @@ impl Planner<'_> {
         }
         // /dev/mqueue, proc and sysfs have one superblock a namespace, which takes no context.
         let labelled = !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue" | "cgroup2");
-        let label = match &self.spec.linux {
-            Some(linux) if labelled => linux.mount_label.clone(),
-            _ => String::new(),
-        };
         let mut data = std::mem::take(&mut options.superblock);
         data.append(&mut options.data);
+        data.extend((labelled && !self.label.is_empty()).then(|| self.label.to_owned()));
         // A block device that cannot be written needs a read-only superblock; virtual file systems take none.
         if options.attributes.set & attr::RDONLY != 0 && mount.source.starts_with('/') {
             data.insert(0, "ro".into());
         }
-        Some(What::New(New {
-            kind: mount.kind.clone(),
-            source: mount.source.clone(),
-            data,
-            copy_up: options.copy_up,
-            label,
-        }))
+        Some(What::New(New { kind: mount.kind.clone(), source: mount.source.clone(), data, copy_up: options.copy_up }))
+    }
+}
+
+/// Parameters of a file system mean nothing to a bind mount, and mount(8), which the specification says to follow, passes over
+/// them. A word without a value is none that one would give to a bind mount: most likely a misspelt flag, which protects nothing.
+fn refuse_data(path: &str, data: &[String], report: &mut Report) {
+    let (parameters, words): (Vec<&str>, Vec<&str>) =
+        data.iter().map(String::as_str).partition(|word| word.contains('='));
+    if !words.is_empty() {
+        let text = "bind mounts cannot have any filesystem-specific options applied";
+        report.problem(format!("{path}.options"), format!("{text}: {}", words.join(",")));
+    } else if !parameters.is_empty() {
+        report.warn(format!("{path}.options: a bind mount ignores options of file systems: {}", parameters.join(",")));
     }
 }
 

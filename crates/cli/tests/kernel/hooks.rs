@@ -67,7 +67,7 @@ fn all_six_in_their_order() {
     }
     // What they were told.
     let pid: u32 = fs::read_to_string(place.dir.join("pid")).unwrap().parse().unwrap();
-    for (kind, status) in KINDS.iter().zip(["creating", "creating", "creating", "created", "running", "stopped"]) {
+    for (kind, status) in KINDS.iter().zip(["created", "created", "created", "created", "running", "stopped"]) {
         let text = fs::read_to_string(place.dir.join(format!("log.{kind}"))).unwrap();
         let state: Value = serde_json::Deserializer::from_str(&text).into_iter().next().unwrap().unwrap();
         let status = if *kind == "poststart" && state["status"] == "created" { "created" } else { status };

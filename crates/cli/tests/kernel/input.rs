@@ -95,8 +95,8 @@ const BROKEN: &[Broken] = &[
     ("mount type", |c| mount(c, json!({"destination": "/x"})), "type: must not be empty"),
     (
         "bind data",
-        |c| mount(c, json!({"destination": "/x", "source": "/", "options": ["bind", "size=1"]})),
-        "bind mounts cannot have any filesystem-specific options applied",
+        |c| mount(c, json!({"destination": "/x", "source": "/", "options": ["bind", "size=1", "noexce"]})),
+        "bind mounts cannot have any filesystem-specific options applied: noexce",
     ),
     (
         "idmap of no bind",

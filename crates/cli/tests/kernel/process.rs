@@ -265,14 +265,19 @@ fn the_configuration_is_that_of_create() {
 }
 
 #[test]
-fn a_container_without_a_process_cannot_be_started() {
+fn a_container_without_a_process_ends_when_it_is_started() {
     let Some(place) = Place::new("no-process", &[]) else { return };
     place.edit(|c| _ = c.as_object_mut().unwrap().remove("process"));
+    let (status, errors) = place.on(&["run"], &[]);
+    assert!(status == 1 && errors.contains("without a process"), "{errors}");
     place.ok(&["create"], &[]);
     assert_eq!(place.status(), "created");
     let (status, errors) = place.on(&["start"], &[]);
-    assert!(status == 1 && errors.contains("without a process"), "{errors}");
-    assert_eq!(place.status(), "created");
-    place.ok(&["delete", "--force"], &[]);
+    assert!(
+        status == 0 && errors.contains("level=warning") && errors.contains("config.json has no process"),
+        "{errors}"
+    );
+    place.wait_for("stopped");
+    place.ok(&["delete"], &[]);
     place.assert_nothing_left();
 }

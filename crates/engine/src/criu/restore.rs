@@ -140,7 +140,7 @@ impl Made<'_> {
         match step.script.as_str() {
             "setup-namespaces" => {
                 let plan = self.restore.plan;
-                let state = hooks::state(&plan.id, "creating", step.pid, &plan.bundle, &plan.annotations);
+                let state = hooks::state(&plan.id, "created", step.pid, &plan.bundle, &plan.annotations);
                 [HookKind::Prestart, HookKind::CreateRuntime]
                     .into_iter()
                     .try_for_each(|kind| hooks::run_all(kind, plan.hooks_of(kind), &state, None))
