@@ -12,6 +12,10 @@ use offshoot_sys::event::{self, POLLERR};
 use offshoot_sys::{Errno, libc, path};
 use std::fs;
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long `start` waits for the exec, where nothing depends on it.
+const EXEC: Duration = Duration::from_millis(50);
 
 impl Runtime {
     /// Lets the process of a created container become its program.
@@ -42,11 +46,13 @@ impl Runtime {
         // Gone first: a container is running from the moment on at which its process may run.
         fs::remove_file(container.fifo()).map_err(|error| Error::io("remove the start fifo", &error))?;
         path::write_all(&fifo, b"0").map_err(failed)?;
+        // The process's end of the fifo closes with its exec. A signal that comes after `start` is the program's, not ours;
+        // but nobody waits long for a process that hooks hold up, or the seccomp agent of an exec.
+        let patience = container.state.poststart.is_empty().then_some(EXEC);
+        event::poll(&mut [(fifo.as_fd(), POLLERR, 0)], patience).map_err(failed)?;
         if container.state.poststart.is_empty() {
             return Ok(());
         }
-        // The process's end of the fifo closes with its exec.
-        event::poll(&mut [(fifo.as_fd(), POLLERR, 0)], None).map_err(failed)?;
         let state = &container.state;
         let text = hooks::state(&state.id, "running", state.init_process_pid, &state.bundle, &state.annotations);
         hooks::run_all(HookKind::Poststart, &state.poststart, &text, None).map_err(|error| {
