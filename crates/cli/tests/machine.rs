@@ -169,8 +169,18 @@ impl Farm {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
+        // What is typed before the shell is there goes when that sets the terminal up.
+        let mut at = Instant::now();
         stdin.write_all(line.as_bytes()).unwrap();
-        self.until(answer, || self.ok(&["machine", "logs", name]).contains(answer));
+        let end = at + PATIENCE;
+        while !self.ok(&["machine", "logs", name]).contains(answer) {
+            assert!(Instant::now() < end, "{}", self.ok(&["machine", "logs", name]));
+            if at.elapsed() > Duration::from_secs(2) {
+                at = Instant::now();
+                stdin.write_all(line.as_bytes()).unwrap();
+            }
+            sleep(Duration::from_millis(50));
+        }
         stdin.write_all(&[0x1d]).unwrap();
         drop(stdin);
         let output = child.wait_with_output().unwrap();
@@ -453,6 +463,50 @@ fn the_console_is_the_machine_s() {
     farm.ok(&["machine", "launch", "box", &name]);
     farm.types(&name, "echo $((6*7))-there\n", "42-there");
     assert_eq!(farm.show(&name)["state"], "running");
+}
+
+#[test]
+fn interfaces_of_the_host_come_back() {
+    let Some(mut farm) = Farm::new("device") else { return };
+    let mut holder = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
+        sleep(Duration::from_millis(5));
+    }
+    farm.network = Some(holder.id());
+    let ip = |words: &str| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", holder.id())).arg("ip").args(words.split(' '));
+        command.output().unwrap()
+    };
+    assert!(ip("link add v0 type veth peer name v1").status.success());
+    assert!(ip("link set v1 up").status.success());
+    let name = farm.name("a");
+    let here = || ip("link show v0").status.success();
+    let there = || text(&farm.run(&["machine", "exec", &name, "ip", "link"])).contains("v0@");
+    farm.ok(&["machine", "launch", "box", &name, "--network", "device:v0,macvlan:v1"]);
+    assert!(there() && !here());
+    assert!(text(&farm.run(&["machine", "exec", &name, "ip", "link"])).contains("eth1@"));
+    let before = farm.show(&name)["pid"].clone();
+    farm.run(&["machine", "exec", &name, "/sbin/reboot"]);
+    farm.wait(&name, |shown| shown["state"] == "running" && shown["pid"] != before);
+    assert!(there() && !here());
+    farm.ok(&["machine", "restart", "--force", &name]);
+    assert!(there());
+    farm.ok(&["machine", "stop", "--force", &name]);
+    assert!(here());
+    // Without a supervisor, too.
+    farm.ok(&["machine", "start", &name]);
+    let supervisor = farm.supervisor();
+    assert!(Command::new("kill").arg(supervisor.to_string()).status().unwrap().success());
+    farm.until("it does not end", || farm.supervisors(false).is_empty());
+    assert!(!here());
+    farm.ok(&["machine", "rm", "--force", &name]);
+    assert!(here());
+    farm.assert_nothing_left();
+    drop(farm);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 /// Whatever command is killed, and whenever: `rm` removes what is left, and the names can be used again.

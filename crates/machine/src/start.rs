@@ -4,8 +4,8 @@ use crate::definition::{Machine, MachineLock};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::machines::Machines;
-use crate::network::{Attachment, Links, Server};
-use crate::supervisor::Hand;
+use crate::network::{self, Attachment, Links, Server};
+use crate::supervisor::{Given, Hand};
 use offshoot_runtime::create::New;
 use offshoot_runtime::notify::Notify;
 use offshoot_runtime::{Init, Launch, Status};
@@ -69,7 +69,9 @@ impl Machines {
             .and_then(|notify| self.connect(&machine, pid).map(|()| notify))
             .and_then(|notify| {
                 let notify = notify.as_ref().map(Notify::as_fd);
-                hand.give(name, pid, pidfd.as_fd(), master.as_ref().map(AsFd::as_fd), notify)
+                let devices = network::devices(&machine);
+                let given = Given { name: name.to_owned(), pid, devices, ..Given::default() };
+                hand.give(given, pidfd.as_fd(), master.as_ref().map(AsFd::as_fd), notify)
             })
             .and_then(|()| Ok(self.runtime.start(name)?));
         started.inspect_err(|_| {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::machines::{Machines, Outcome};
+use crate::network::{self, Lent};
 use crate::pool;
 use crate::supervisor::{self, Last};
 use offshoot_cgroup::Cgroup;
@@ -46,10 +47,13 @@ impl Machines {
         report: &mut dyn FnMut(&str, Result<()>),
     ) -> Result<()> {
         let cgroup = self.cgroup_of_one(names);
-        let mut told = Vec::new();
+        let (mut told, mut held) = (Vec::new(), Vec::new());
         for name in names {
-            match self.process(name) {
-                Ok(process) => told.push((name.clone(), process)),
+            match self.process(name).and_then(|process| Ok((self.lent(name, process.as_ref())?, process))) {
+                Ok((lent, process)) => {
+                    held.extend(lent);
+                    told.push((name.clone(), process));
+                }
                 Err(error) => report(name, Err(error)),
             }
         }
@@ -86,6 +90,11 @@ impl Machines {
             let _ = pidfd::send_signal(process, SIGKILL);
         }
         wait_for(&mut waiting, PATIENCE)?;
+        for lent in &held {
+            if let Err(error) = lent.give_back() {
+                self.runtime.log.warn(error);
+            }
+        }
         let names: Vec<_> = told.iter().map(|(name, _)| name.clone()).collect();
         pool::each(&names, pool::width(), &mut |at, result| report(&names[at], result), &|name| self.clear(name))?;
         // Once for all of them, after the last.
@@ -110,6 +119,18 @@ impl Machines {
             self.runtime.resume(name)?;
         }
         init_of(&container)
+    }
+
+    /// What a machine has of the host's, while its init lives.
+    fn lent(&self, name: &str, process: Option<&OwnedFd>) -> Result<Option<Lent>> {
+        let (Some(process), Some(container)) = (process, self.container(name)?) else { return Ok(None) };
+        let lent = match Lent::hold(network::devices(&self.home.load(name)?), container.state.init_process_pid) {
+            // It has ended.
+            Err(_) if pidfd::send_signal(process, 0).is_err() => return Ok(None),
+            lent => lent?,
+        };
+        // After opening: the number was still its own.
+        Ok(lent.filter(|_| pidfd::send_signal(process, 0).is_ok()))
     }
 
     /// Removes what is left of a machine that was stopped, unless it has been started anew.

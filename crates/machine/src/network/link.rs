@@ -51,7 +51,7 @@ impl Links {
     ///
     /// # Errors
     /// The namespace cannot be entered.
-    fn open_in(namespace: &OwnedFd) -> Result<Links> {
+    pub(super) fn open_in(namespace: &OwnedFd) -> Result<Links> {
         let own = path::open("/proc/thread-self/ns/net", libc::O_RDONLY, 0)?;
         process::setns(namespace, libc::CLONE_NEWNET)?;
         let made = socket::netlink(libc::NETLINK_ROUTE);
@@ -139,6 +139,17 @@ impl Links {
             request = request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
         }
         Ok(self.0.request_or(request, FULL)?)
+    }
+
+    /// Moves the link number `index` to the namespace `there`; one that is gone meanwhile is fine.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn move_to(&mut self, index: u32, name: &str, there: &OwnedFd) -> Result<()> {
+        let request = Request::new(format!("RTM_SETLINK {name}"), libc::RTM_SETLINK, 0, &header(index, 0))
+            .attribute(IFLA_NET_NS_FD, &there.as_raw_fd().to_ne_bytes());
+        self.0.request_or(request, Errno::ENODEV)?;
+        Ok(())
     }
 
     /// Makes `name` in the namespace `there`, with a hardware address of its own on the wire of the host's `parent`.

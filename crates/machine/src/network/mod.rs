@@ -4,12 +4,14 @@
 //! What carries another alias than ours is not ours and is left alone.
 
 pub mod lease;
+mod lent;
 mod link;
 mod names;
 mod nat;
 pub mod range;
 
 pub use lease::Leases;
+pub use lent::{Lent, devices};
 pub use link::{Links, Peer};
 pub use names::Server;
 pub use range::Range;

@@ -92,8 +92,13 @@ impl Keeper {
     pub fn hold(&self, name: &str, watched: &Watched) -> Result<()> {
         let console = watched.console.as_ref().map(|console| console.master().as_fd());
         let notify = watched.notify.as_ref().map(Notify::as_fd);
-        let given =
-            Given { name: name.to_owned(), pid: watched.pid, console: console.is_some(), notify: notify.is_some() };
+        let given = Given {
+            name: name.to_owned(),
+            pid: watched.pid,
+            console: console.is_some(),
+            notify: notify.is_some(),
+            devices: Vec::new(),
+        };
         let fds: Vec<_> = std::iter::once(watched.process.as_fd()).chain(console).chain(notify).collect();
         send(&self.0, &Said::Hold(given), &fds)
     }

@@ -106,6 +106,8 @@ pub struct Given {
     pub console: bool,
     /// Whether the socket is.
     pub notify: bool,
+    /// Interfaces of the host that it has.
+    pub devices: Vec<String>,
 }
 
 impl Given {
@@ -125,13 +127,12 @@ impl Hand {
     /// Gives the supervisor a machine.
     pub fn give(
         &self,
-        name: &str,
-        pid: i32,
+        given: Given,
         process: BorrowedFd,
         console: Option<BorrowedFd>,
         notify: Option<BorrowedFd>,
     ) -> Result<()> {
-        let given = Given { name: name.to_owned(), pid, console: console.is_some(), notify: notify.is_some() };
+        let given = Given { console: console.is_some(), notify: notify.is_some(), ..given };
         let text = serde_json::to_vec(&given).map_err(|error| Error::failed("write a message", error))?;
         let fds: Vec<_> = std::iter::once(process).chain(console).chain(notify).collect();
         socket::send(&self.0, &text, &fds)?;

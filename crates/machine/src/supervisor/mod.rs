@@ -14,6 +14,6 @@ mod watch;
 pub(crate) use client::leave_alone;
 pub use client::{Attached, attach, relay, start};
 pub use console::logs;
-pub(crate) use message::Hand;
 pub use message::Last;
+pub(crate) use message::{Given, Hand};
 pub use serve::{forget_caller, let_go, supervise};

@@ -8,7 +8,7 @@ use super::message::{Given, Granted, Hand, Last, Request, Started, receive, send
 use super::watch::{End, Watched};
 use crate::error::{Error, Kind, Result};
 use crate::machines::Machines;
-use crate::network::Server;
+use crate::network::{self, Lent, Server};
 use crate::pool;
 use crate::stop::init_of;
 use offshoot_runtime::notify::{self, Notify};
@@ -153,6 +153,7 @@ impl Supervisor {
             if let Some(process) = init_of(&container)? {
                 let pid = container.state.init_process_pid;
                 let mut watched = Watched::new(process, pid);
+                watched.lent = Lent::hold(network::devices(&self.machines.home.load(&name)?), pid)?;
                 if let Some((given, fds)) = consoles.remove(&name).filter(|(given, _)| given.pid == pid) {
                     let [console, notify] = given.parts(fds);
                     watched.console = console.map(Console::new).transpose()?;
@@ -381,6 +382,7 @@ impl Supervisor {
         let mut fds = fds.into_iter();
         let Some(process) = fds.next() else { return Ok(()) };
         let mut watched = Watched::new(process, given.pid);
+        watched.lent = Lent::hold(given.devices.clone(), given.pid)?;
         let [console, notify] = given.parts(fds);
         watched.console = console.map(Console::new).transpose()?;
         watched.notify = notify.map(Notify::of);
@@ -430,6 +432,9 @@ impl Supervisor {
         if let Some(console) = &mut watched.console {
             // The last words.
             console.read(&self.machines.home, name);
+        }
+        if let Some(Err(error)) = watched.lent.as_ref().map(Lent::give_back) {
+            self.machines.runtime.log.warn(error);
         }
         let (pid, left_alone) = (watched.pid, watched.left_alone);
         self.watched.remove(name);

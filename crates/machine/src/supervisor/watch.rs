@@ -1,6 +1,7 @@
 //! A machine that the supervisor watches, and what its end means.
 
 use super::console::Console;
+use crate::network::Lent;
 use offshoot_runtime::notify::Notify;
 use offshoot_sys::fork::{self, Exit};
 use offshoot_sys::libc::{SIGHUP, SIGINT};
@@ -21,6 +22,8 @@ pub struct Watched {
     pub console: Option<Console>,
     /// Where its init says that it is ready, until it has.
     pub notify: Option<Notify>,
+    /// What it has of the host's.
+    pub lent: Option<Lent>,
     /// Whether somebody is stopping it, who also clears it away.
     pub left_alone: bool,
     /// How often its end was looked for.
@@ -69,7 +72,7 @@ impl End {
 impl Watched {
     /// A machine with this init.
     pub fn new(process: OwnedFd, pid: i32) -> Watched {
-        Watched { process, pid, console: None, notify: None, left_alone: false, looks: 0 }
+        Watched { process, pid, console: None, notify: None, lent: None, left_alone: false, looks: 0 }
     }
 
     /// Hears what its init says; whether that is that it is ready.
