@@ -72,13 +72,17 @@ impl Cgroup {
         };
         let plan = Box::new(plan.clone());
         let mut cgroup = Cgroup { unit, rootless: plan.rootless, plan: Some(plan), ..Cgroup::default() };
-        let prepared = if cgroup.unit.is_some() { cgroup.check_existing() } else { cgroup.make() };
-        match prepared {
-            Ok(()) => Ok(cgroup),
-            Err(e) => {
-                let _ = cgroup.undo();
-                Err(e)
+        let mut tries = 0;
+        loop {
+            let prepared = if cgroup.unit.is_some() { cgroup.check_existing() } else { cgroup.make() };
+            let Err(e) = prepared else { return Ok(cgroup) };
+            let _ = cgroup.undo();
+            // A cgroup of this path was there, and another container's end took it away before it could be opened: in each
+            // hierarchy once.
+            if !e.is_absent() || tries == 16 {
+                return Err(e);
             }
+            tries += 1;
         }
     }
 

@@ -195,6 +195,19 @@ fn siblings_do_not_get_in_each_others_way() {
 }
 
 #[test]
+fn one_that_goes_does_not_stop_one_that_comes_at_its_path() {
+    let Some(own) = Own::new("same-path") else { return };
+    for _ in 0..400 {
+        let mut goes = own.prepare("/same");
+        std::thread::scope(|scope| {
+            scope.spawn(|| goes.remove().unwrap());
+            let plan = own.plan("/same", r#"{"pids":{"limit":7}}"#);
+            Cgroup::prepare(&plan).unwrap().remove().unwrap();
+        });
+    }
+}
+
+#[test]
 fn a_parent_goes_with_the_last_that_is_in_it() {
     let Some(own) = Own::new("parent") else { return };
     let mut one = own.prepare("/farm/one");
