@@ -45,7 +45,7 @@ impl Grove {
             fs::create_dir_all(tree.join(dir)).unwrap();
         }
         fs::copy(busybox, tree.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "stat", "sleep", "mkdir", "chown", "rm", "grep"] {
+        for applet in ["sh", "cat", "stat", "sleep", "mkdir", "chown", "rm", "grep", "init", "ln", "cp"] {
             std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
         }
         fs::write(tree.join("etc/issue"), "from the image\n").unwrap();
@@ -290,6 +290,40 @@ fn a_plan_shows_the_clone_and_makes_none() {
     grove.ask("image=none");
     let output = grove.place.command(&["plan"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no image"), "{output:?}");
+}
+
+#[test]
+fn an_init_is_found_in_the_image_or_in_the_kept_clone() {
+    for (driver, grove) in Grove::all("clone-init", "rm /bin/init") {
+        let (place, id) = (&grove.place, &grove.place.id);
+        let ask = |wanted: &str, program: &[&str]| {
+            place.edit(|config| {
+                config["annotations"]["org.offshoot.system"] = wanted.into();
+                config["process"]["args"] = program.into();
+            });
+        };
+        let made = |place: &Place| {
+            place.ok(&["create"], &[]);
+            let state = fs::read(place.dir.join("root").join(id).join("state.json")).unwrap();
+            let state: Value = serde_json::from_slice(&state).unwrap();
+            let refused = place.on(&["checkpoint"], &[]).1;
+            place.ok(&["delete", "--force"], &[]);
+            (state["is_system"].as_bool().unwrap(), state["init"].as_str().map(str::to_owned), refused)
+        };
+        grove.ask(&format!("image=box,driver={driver},keep=true"));
+        ask("auto", &["/bin/init"]);
+        let (is_system, init, refused) = made(place);
+        assert_eq!((is_system, init.as_deref()), (true, Some("busybox")), "{driver}");
+        assert!(refused.contains("is a system container: CRIU can neither dump nor restore it"), "{refused}");
+        let (status, errors) = place.on(&["restore"], &[]);
+        assert!(status == 1 && errors.contains("CRIU can neither"), "{errors}");
+        ask("false", &["/bin/sh", "-c", "rm /bin/init; cp /bin/busybox /bin/own; ln -s own /bin/init"]);
+        grove.run();
+        ask("auto", &["/bin/init"]);
+        assert!(!made(place).0, "{driver}: the clone has another init by now");
+        assert!(place.command(&["clone", "rm", id]).status().unwrap().success());
+        grove.assert_nothing_left(&driver);
+    }
 }
 
 #[test]

@@ -338,7 +338,11 @@ fn delegate_to(spec: &Spec, ns: &Namespaces, map: Option<&IdMap>) -> Option<u32>
         return None;
     }
     let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
-    IdMap::outside(&map?.uids, uid)
+    // Of a user namespace that the engine made, only the engine's word is known.
+    let joined = ns.joins(Kind::User).then(|| spec.linux.as_ref().map(|linux| &linux.uid_mappings[..])).flatten();
+    let joined =
+        joined.map(|list| list.iter().map(|map| (map.container_id, map.host_id, map.size)).collect::<Vec<_>>());
+    IdMap::outside(&joined.or_else(|| map.map(|map| map.uids.clone()))?, uid)
 }
 
 fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> Option<IdMap> {
@@ -351,7 +355,8 @@ fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> O
     } else if given && !ns.joins(Kind::User) {
         report.warn("linux.uidMappings is ignored: there is no user namespace");
     } else if given {
-        // containerd and CRI-O send both the path and the mappings; the joined namespace has its own.
+        // containerd and CRI-O send both the path and the mappings; the joined namespace has its own, and the mappings
+        // only tell whose the cgroup is to be.
         report.warn("linux.uidMappings is ignored: the user namespace is joined by path");
     }
     if host.euid != 0 && !ns.has(Kind::User) {

@@ -2,6 +2,7 @@
 
 use crate::rootfs::ANNOTATION;
 use crate::status::Verb;
+use crate::system::not_by_criu;
 use crate::{Container, Error, Kind, Result, Runtime, bundle, cause};
 use offshoot_engine::criu::{Dump, Flags, dump};
 use offshoot_plan::cgroup::Driver;
@@ -45,6 +46,9 @@ impl Runtime {
             self.log.warn("checkpoint is untested with rootless containers");
         }
         let container = self.lock(id)?;
+        if container.state.is_system {
+            return Err(not_by_criu(id));
+        }
         container.allow(Verb::Checkpoint)?;
         let goes = !wanted.pre_dump && !wanted.flags.leave_running;
         if goes && container.state.clone.as_ref().is_some_and(|clone| !clone.keep) {

@@ -8,7 +8,7 @@ use crate::launch::Launch;
 use crate::ranges::Claim;
 use crate::rootfs::{self, Look, Refusal, Rootfs};
 use crate::state::{ConfigView, VERSION};
-use crate::system::{self, System, Take};
+use crate::system::{System, Take};
 use crate::{Container, Error, Kind, Result, Runtime, State, notify, process};
 use offshoot_cgroup::CgroupState;
 use offshoot_engine::{Created, Io, Progress};
@@ -64,7 +64,7 @@ impl Runtime {
     /// As [`Runtime::create`].
     pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
         self.check_free(&wanted.id)?;
-        let (system, ids) = self.system(bundle, Take::For(&self.dir(&wanted.id)?))?;
+        let (system, ids) = self.system(bundle, look(wanted, false), Take::For(&self.dir(&wanted.id)?))?;
         let system = system.as_ref();
         let bundle = system.map_or(bundle, |system| &system.bundle);
         let Decision { plan, mut rootfs } = self.decide(wanted, bundle, system)?;
@@ -113,9 +113,8 @@ impl Runtime {
     pub(crate) fn decide(&self, wanted: &Launch, bundle: &Bundle, system: Option<&System>) -> Result<Decision> {
         self.check_free(&wanted.id)?;
         let dir = self.dir(&wanted.id)?;
-        let look = Look { id: &wanted.id, store: wanted.store.as_deref(), closely: true };
         let asked = rootfs::request(&bundle.spec)
-            .and_then(|request| request.map(|request| Rootfs::find(&request, look)).transpose());
+            .and_then(|request| request.map(|request| Rootfs::find(&request, look(wanted, true))).transpose());
         let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
         let notifies = wanted.ready.is_some() || notify::is_wanted();
         let request = Request {
@@ -168,10 +167,6 @@ impl Runtime {
         path::mkfifoat(None, &fifo, 0o622).map_err(|e| Error::io("make the start fifo", &e.into()))?;
         // For reading and writing: the process that inherits it neither waits to open it nor meets its end.
         let fifo = path::open(&fifo, libc::O_RDWR, 0).map_err(|e| Error::io("open the start fifo", &e.into()))?;
-        if let (true, Some(root)) = (container.state.is_system, &root) {
-            // Of a clone it is known only now.
-            container.state.init = container.state.init.or_else(|| system::init_in(root.as_fd(), &bundle.spec));
-        }
         let io = Io { fifo: Some(fifo), console, root, log: &self.log };
         let created = offshoot_engine::create(plan, io, &mut |progress| {
             note(container, progress);
@@ -199,6 +194,11 @@ impl Runtime {
         }
         container.poststop(&self.log);
     }
+}
+
+/// Where the store is that the root filesystem may be cloned from.
+pub(crate) fn look(wanted: &Launch, closely: bool) -> Look<'_> {
+    Look { id: &wanted.id, store: wanted.store.as_deref(), closely }
 }
 
 /// The environment of a process may hold secrets, and the state directory has to be open to root of user namespaces.

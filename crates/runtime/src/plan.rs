@@ -18,14 +18,13 @@ impl Runtime {
     pub fn plan(&self, id: &str, bundle: &Path, store: Option<&Path>) -> Result<Script> {
         crate::id::check(id)?;
         let bundle = Bundle::open(bundle)?;
-        let (system, _) = self.system(&bundle, Take::Nothing)?;
+        let look = Look { id, store, closely: false };
+        let (system, _) = self.system(&bundle, look, Take::Nothing)?;
         let bundle = system.as_ref().map_or(&bundle, |system| &system.bundle);
         // Who is not root cannot look into the store; the bundle can still be planned for.
         let may_look = nix::unistd::geteuid().is_root();
         let steps = |request: Option<snapshot::Request>| match request {
-            Some(request) if may_look => {
-                Rootfs::find(&request, Look { id, store, closely: false }).map(|found| Some(found.steps()))
-            }
+            Some(request) if may_look => Rootfs::find(&request, look).map(|found| Some(found.steps())),
             Some(request) => Ok(Some(vec![format!("clone the image {}", request.image)])),
             None => Ok(None),
         };

@@ -4,9 +4,10 @@ use crate::bundle::Bundle;
 use crate::checkpoint::images;
 use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
-use crate::create::{Decision, note, record};
+use crate::create::{Decision, look, note, record};
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
+use crate::system::not_by_criu;
 use crate::{Container, Error, Kind, Result, Runtime, notify};
 use offshoot_engine::criu::{Flags, Restore, restore};
 use offshoot_engine::{Created, Progress};
@@ -41,6 +42,9 @@ impl Runtime {
             self.log.warn("restore is untested with rootless containers");
         }
         let bundle = Bundle::open(&launch.bundle)?;
+        if self.asks_for_system(&bundle, look(launch, false))?.is_some() {
+            return Err(not_by_criu(&launch.id));
+        }
         let Decision { plan, mut rootfs } = self.decide(launch, &bundle, None)?;
         let terminal = plan.process.terminal;
         let foreground = match launch.detached {

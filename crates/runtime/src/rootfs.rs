@@ -126,6 +126,14 @@ impl Rootfs {
         Ok(Rootfs { store, source, view, made: false })
     }
 
+    /// Where a path leads to in what will be the root filesystem.
+    pub fn resolve(&self, path: &Path) -> Option<PathBuf> {
+        match &self.source {
+            Source::New(image, _) => self.store.resolve_file(image, path).ok()?,
+            Source::Kept => self.store.find_clone(&self.view.name).ok()?.resolve_file(path).ok()?,
+        }
+    }
+
     /// What will happen, for people.
     pub fn steps(&self) -> Vec<String> {
         let clone = match &self.source {

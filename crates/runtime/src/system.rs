@@ -4,6 +4,7 @@ use crate::bundle::Bundle;
 use crate::error::of_store;
 use crate::ranges::{Claim, Pool};
 use crate::root::clean;
+use crate::rootfs::{self, Look, Rootfs};
 use crate::{Error, Kind, Result, Runtime};
 use offshoot_plan::{Plan, Problem, Request};
 use offshoot_snapshot::IdRange;
@@ -65,21 +66,24 @@ pub(crate) enum Take<'a> {
 }
 
 impl Runtime {
+    /// Whether a bundle is to be a system container: then the init that would be its pid 1, if it is one.
+    pub(crate) fn asks_for_system(&self, bundle: &Bundle, look: Look) -> Result<Option<Option<Init>>> {
+        let wanted = offshoot_system::wanted(&bundle.spec, &self.program);
+        match wanted.map_err(|problem| Error::problems(&[problem]))? {
+            Wanted::No => Ok(None),
+            Wanted::Yes => Ok(Some(find_init(&bundle.spec, &bundle.path, look))),
+            Wanted::IfInit => Ok(find_init(&bundle.spec, &bundle.path, look).map(Some)),
+        }
+    }
+
     /// Rewrites a bundle that asks to be a system container; none if it does not. The claim is to be kept when the state
     /// directory exists.
     ///
     /// # Errors
     /// The bundle asks for what cannot be, or no range of ids is free.
-    pub(crate) fn system(&self, bundle: &Bundle, take: Take) -> Result<(Option<System>, Option<Claim>)> {
+    pub(crate) fn system(&self, bundle: &Bundle, look: Look, take: Take) -> Result<(Option<System>, Option<Claim>)> {
         let refused = |problem: Problem| Error::problems(&[problem]);
-        let wanted = offshoot_system::wanted(&bundle.spec, &self.program).map_err(refused)?;
-        if wanted == Wanted::No {
-            return Ok((None, None));
-        }
-        let init = find_init(&bundle.spec, &bundle.path);
-        if wanted == Wanted::IfInit && init.is_none() {
-            return Ok((None, None));
-        }
+        let Some(init) = self.asks_for_system(bundle, look)? else { return Ok((None, None)) };
         let (mut claim, mut first) = (None, None);
         if !offshoot_system::brings_user_namespace(&bundle.spec) {
             if self.is_rootless() {
@@ -101,6 +105,14 @@ impl Runtime {
     }
 }
 
+/// Why it is neither dumped nor restored: its mounts are made before its user namespace, to be locked; CRIU would make them
+/// within it.
+pub(crate) fn not_by_criu(id: &str) -> Error {
+    let message = format!("container {id} is a system container: CRIU can neither dump nor restore it");
+    Error::new(Kind::Request, message)
+        .with_hint(Some("offshoot machine snapshot keeps the files of a whole system".into()))
+}
+
 /// What the rewrite needs to know of this machine.
 pub(crate) fn facts(init: Option<Init>, ids: Option<u32>) -> Facts {
     let exists = |path: &str| Path::new(path).exists();
@@ -113,15 +125,22 @@ fn mask(last: u8) -> u64 {
     u64::MAX >> (63 - last.min(63))
 }
 
-/// The init that the configuration's program is, by a look into the root filesystem.
-fn find_init(spec: &Spec, bundle: &Path) -> Option<Init> {
+/// The init that the configuration's program is, by a look into the root filesystem: into the image or clone where it is to
+/// be cloned. What is wrong with these is for the plan to say.
+fn find_init(spec: &Spec, bundle: &Path, look: Look) -> Option<Init> {
+    if let Some(request) = rootfs::request(spec).ok()? {
+        // Who is not root cannot look into the store.
+        let clone = nix::unistd::geteuid().is_root().then(|| Rootfs::find(&request, look).ok()).flatten()?;
+        return detect(spec, |path| clone.resolve(path));
+    }
     let root = bundle.join(&spec.root.as_ref()?.path);
     let root = path::open(root, libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-    init_in(root.as_fd(), spec)
+    // The kernel tells where the links have led to, from the host's root.
+    detect(spec, |file| path::readlinkat(None, path::fd_path(&open_in(root.as_fd(), file).ok()?)).ok())
 }
 
-/// The same in a root filesystem that is open.
-pub(crate) fn init_in(root: BorrowedFd, spec: &Spec) -> Option<Init> {
+/// The same by `resolve`, which tells where a path leads to in the root filesystem.
+fn detect(spec: &Spec, resolve: impl Fn(&Path) -> Option<PathBuf>) -> Option<Init> {
     let process = spec.process.as_ref()?;
     let program = Path::new(process.args.first()?);
     let search = process.env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
@@ -129,10 +148,8 @@ pub(crate) fn init_in(root: BorrowedFd, spec: &Spec) -> Option<Init> {
         1 if !program.is_absolute() => search.split(':').map(|dir| Path::new(dir).join(program)).collect(),
         _ => vec![program.to_owned()],
     };
-    let file = places.iter().find_map(|place| open_in(root, place).ok())?;
-    // The kernel tells where the links have led to, from the host's root or that of a detached mount.
-    let found = path::readlinkat(None, path::fd_path(&file)).ok()?;
-    Init::detect(program, &found, open_in(root, Path::new("/etc/inittab")).is_ok())
+    let found = places.iter().find_map(|place| resolve(place))?;
+    Init::detect(program, &found, resolve(Path::new("/etc/inittab")).is_some())
 }
 
 /// Links and `..` stay inside: the tree may be anybody's.
@@ -157,7 +174,8 @@ mod tests {
         files.iter().for_each(|file| fs::write(root.join(file), "").unwrap());
         links.iter().for_each(|(from, to)| symlink(to, root.join(from)).unwrap());
         let text = format!(r#"{{"process":{{"args":["{program}"],"env":["PATH=/bin:/sbin"]}},"root":{{"path":"."}}}}"#);
-        find_init(&crate::bundle::parse(text.as_bytes()).unwrap(), root)
+        let look = Look { id: name, store: None, closely: false };
+        find_init(&crate::bundle::parse(text.as_bytes()).unwrap(), root, look)
     }
 
     #[test]

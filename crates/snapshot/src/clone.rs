@@ -1,7 +1,7 @@
 //! Clones: root file systems that share with their image what they have not changed.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::crash;
 use crate::dir::{Dir, Lock, Locked};
@@ -296,6 +296,12 @@ impl<'a> RootClone<'a> {
     pub fn usage(&self) -> Result<u64> {
         let usage = || self.kind().usage(&self.site(), &self.record.head);
         usage().during(|| format!("measure clone {:?}", self.name()))
+    }
+
+    /// Where a path leads to in the clone as it is now, as [`Store::resolve_file`] does in an image.
+    pub fn resolve_file(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let found = self.view().and_then(|view| view.resolve(path));
+        found.during(|| format!("find {path:?} in clone {:?}", self.name()))
     }
 
     /// Its tree, for reading.

@@ -1,7 +1,7 @@
 //! Images: looking them up, naming them, removing them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::dir::{Lock, Locked};
 use crate::error::{During, Error, Kind, Result};
@@ -139,6 +139,14 @@ impl Store {
         let layers = crate::driver::layers_of(self, image.layers());
         let read = layers.and_then(|layers| Union::new(layers, 0).read(path, CONFIG));
         read.during(|| format!("read {path:?} of image {:?}", image.shown()))
+    }
+
+    /// Where a path leads to in an image, such as `sbin/init`: from its root, links followed inside it; `None` where that is
+    /// nothing.
+    pub fn resolve_file(&self, image: &Image, path: &Path) -> Result<Option<PathBuf>> {
+        let layers = crate::driver::layers_of(self, image.layers());
+        let found = layers.and_then(|layers| Union::new(layers, 0).resolve(path));
+        found.during(|| format!("find {path:?} in image {:?}", image.shown()))
     }
 
     /// All names and what they stand for.

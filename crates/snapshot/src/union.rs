@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sys::stat::{FileStat, SFlag};
 
 use crate::dir::{Dir, file_type, is_dir};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Call, Error, Kind, Result};
 use crate::overlayfs;
 
 /// Deeper than any real tree; a container may build one that would exhaust our stack and descriptors.
 const DEPTH: usize = 400;
+
+/// As many links as the kernel follows in one path (man 7 path_resolution).
+const LINKS: usize = 40;
 
 /// One file of the view.
 pub(crate) struct Node<'a> {
@@ -96,16 +99,52 @@ impl Union {
 
     /// What a regular file of the view holds; `limit` in bytes. `None` where there is none.
     pub(crate) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let name = path.file_name().unwrap_or_default();
+        match self.entry(path.parent().unwrap_or(Path::new("")), name)? {
+            Some((dir, stat)) if file_type(&stat) == SFlag::S_IFREG => dir.read(name, limit).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Where a path leads to in the view, from its root, links followed inside it; `None` where that is nothing.
+    pub(crate) fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let names = |path: &Path| -> Vec<OsString> {
+            let named = |part: &Component| matches!(part, Component::Normal(_) | Component::ParentDir);
+            path.components().rev().filter(named).map(|part| part.as_os_str().to_owned()).collect()
+        };
+        let (mut rest, mut found, mut links) = (names(path), PathBuf::new(), 0);
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                found.pop();
+                continue;
+            }
+            let Some((dir, stat)) = self.entry(&found, &name)? else { return Ok(None) };
+            match file_type(&stat) {
+                SFlag::S_IFLNK if links == LINKS => return Ok(None),
+                SFlag::S_IFLNK => {
+                    links += 1;
+                    let target = nix::fcntl::readlinkat(&dir, &*name).call(|| format!("readlinkat({name:?})"))?;
+                    if Path::new(&target).is_absolute() {
+                        found.clear();
+                    }
+                    rest.extend(names(Path::new(&target)));
+                }
+                _ => found.push(name),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// A name in a directory of the view: the layer's directory that shows it, and what it is there.
+    fn entry(&self, parent: &Path, name: &OsStr) -> Result<Option<(Dir, FileStat)>> {
         let level: Result<Vec<_>> = self.layers.iter().map(Dir::try_clone).collect();
         let mut dirs = level?;
-        for name in path.parent().into_iter().flat_map(Path::iter) {
+        for name in parent {
             dirs = merge(&dirs, name)?;
         }
-        let name = path.file_name().unwrap_or_default();
         for dir in dirs {
             match dir.stat(name) {
-                Ok(stat) if file_type(&stat) == SFlag::S_IFREG => return dir.read(name, limit).map(Some),
-                Ok(_) => return Ok(None),
+                Ok(stat) => return Ok((!overlayfs::is_whiteout(&stat)).then_some((dir, stat))),
                 Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => return Err(error),
             }

@@ -338,3 +338,19 @@ fn who_asks_gets_a_system_container() {
     sandbox.annotations.insert("io.kubernetes.cri.container-type".into(), "sandbox".into());
     assert_eq!(wanted(&sandbox, PROGRAM).unwrap(), Wanted::No);
 }
+
+#[test]
+fn the_cgroup_is_handed_to_root_of_a_user_namespace_that_the_engine_made() {
+    let mut spec = corpus("docker.json");
+    let linux = spec.linux.as_mut().unwrap();
+    let network = |ns: &mut Namespace| ns.path = "/proc/1/ns/net".into();
+    linux.namespaces.iter_mut().filter(|ns| ns.kind == "network").for_each(network);
+    linux.namespaces.push(Namespace { kind: "user".into(), path: "/proc/1/ns/user".into() });
+    linux.uid_mappings = vec![offshoot_spec::IdMapping { container_id: 0, host_id: 5_000_000, size: IDS }];
+    linux.gid_mappings = linux.uid_mappings.clone();
+    let new = rewrite(&spec, &Facts { ids: None, ..facts() }).unwrap();
+    let request =
+        Request { id: "x".into(), bundle: "/bundle".into(), owned_by_mapped_root: true, ..Request::default() };
+    let plan = build(&new, &request, &host(Mode::V2)).unwrap();
+    assert_eq!(plan.delegate_to, Some(5_000_000));
+}
