@@ -123,14 +123,20 @@ pub fn write_text(file: &Path, text: &[u8], durable: bool) -> Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = file.with_file_name(name);
-    let mut options = OpenOptions::new();
-    let mut new =
-        options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(|error| failed(&error))?;
-    new.write_all(text).map_err(|error| failed(&error))?;
-    if durable {
-        new.sync_all().map_err(|error| failed(&error))?;
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        new.write_all(text)?;
+        if durable {
+            new.sync_all()?;
+        }
+        fs::rename(&temporary, file)
+    };
+    if let Err(error) = write() {
+        // On a full disk it is in the way.
+        let _ = fs::remove_file(&temporary);
+        return Err(failed(&error));
     }
-    fs::rename(&temporary, file).map_err(|error| failed(&error))?;
     match file.parent() {
         Some(parent) if durable => sync(parent),
         _ => Ok(()),
