@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd) -> Result<()> {
     let mut keep = vec![host.number()];
     keep.extend(opened.namespaces.iter().map(|(_, fd)| fd.as_raw_fd()));
-    let lists: [&[OwnedFd]; 3] = [&opened.sources, &opened.cgroups, &opened.tasks];
+    let lists: [&[OwnedFd]; 4] = [&opened.sources, &opened.cgroups, &opened.hollow, &opened.tasks];
     keep.extend(lists.into_iter().flatten().map(AsRawFd::as_raw_fd));
     let singles = [&opened.init, &opened.root, &opened.fifo, &opened.console];
     keep.extend(singles.into_iter().flatten().map(AsRawFd::as_raw_fd));

@@ -8,6 +8,7 @@ pub mod criu;
 mod error;
 pub mod exe;
 pub mod failpoint;
+mod hollow;
 pub mod hooks;
 mod id_map;
 mod inherit;
@@ -29,4 +30,5 @@ mod stage_rootfs;
 mod streams;
 
 pub use error::{Error, Kind, Result};
+pub use hollow::Hollow;
 pub use parent::{Created, Exec, Io, Progress, create, exec};

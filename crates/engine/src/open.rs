@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Result};
 use crate::stage::Opened;
 use crate::stage_rootfs::{clone_mount, set_propagation};
 use crate::{id_map, stage_mount};
-use offshoot_plan::{Bind, IdMap, Kind, Plan, Shift};
+use offshoot_plan::{Bind, IdMap, Kind, Plan, Shift, What};
 use offshoot_sys::{libc, mount, ns, path};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,7 +57,9 @@ pub(crate) fn open(plan: &Plan, maps: &mut IdMaps) -> Result<Opened> {
         opened.sources.push(maps.source(bind, propagation)?);
     }
     let in_userns = plan.namespaces.has(Kind::User);
-    if in_userns && !plan.unprivileged {
+    let shows_cgroups = plan.mounts.iter().any(|mount| matches!(mount.what, What::Cgroup { .. }));
+    // To close a tree that is mounted nowhere waits for all processors.
+    if in_userns && !plan.unprivileged && shows_cgroups {
         for hierarchy in plan.cgroup.hierarchies.iter().filter(|h| !h.is_unified()) {
             opened.cgroups.push(stage_mount::open_cgroup(&hierarchy.mount_point.join(&hierarchy.path))?);
         }

@@ -2,6 +2,7 @@
 //! if one of them fails.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::hollow::Hollow;
 use crate::log::Log;
 use crate::open::{self, IdMaps};
 use crate::protocol::{self, HostEnd, Report};
@@ -23,6 +24,8 @@ pub struct Io<'a> {
     pub console: Option<OwnedFd>,
     /// The root filesystem as a detached mount, in place of the configuration's path.
     pub root: Option<OwnedFd>,
+    /// What shows nothing at /proc and /sys; made for the container alone where not given.
+    pub hollow: Option<&'a Hollow>,
     /// Where messages go.
     pub log: &'a Log,
 }
@@ -162,6 +165,9 @@ impl Host<'_> {
                 HostStep::Open => {
                     opened = open::open(plan, &mut self.maps)?;
                     (opened.fifo, opened.console, opened.root) = (fifo.take(), console.take(), root.take());
+                    if plan.locks_mounts {
+                        opened.hollow = io.hollow.map(Hollow::copies).unwrap_or_default();
+                    }
                 }
                 HostStep::MountRoot => {
                     let root = open::mount_root(plan, opened.root.take(), |id| save(Progress::Root(id)))?;

@@ -41,6 +41,8 @@ pub(crate) struct Opened {
     pub sources: Vec<OwnedFd>,
     /// The container's cgroup directories as detached trees, where it could not reach them by path.
     pub cgroups: Vec<OwnedFd>,
+    /// What shows nothing at /proc and /sys, if the caller brings it: see [`crate::Hollow`].
+    pub hollow: Vec<OwnedFd>,
     /// `tasks` files of v1 cgroups.
     pub tasks: Vec<OwnedFd>,
     /// The root filesystem as a detached mount, if the caller brings one.

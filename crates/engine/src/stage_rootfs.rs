@@ -1,6 +1,7 @@
 //! The container's root: made a mount, filled, entered, closed.
 
 use crate::error::{Context, Error, Result};
+use crate::hollow::{self, Hollow};
 use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_enter::O_DIR;
@@ -8,7 +9,7 @@ use offshoot_plan::{Device, Kind};
 use offshoot_sys::mount::{
     self, AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MountAttr, OPEN_TREE_CLONE, open_tree,
 };
-use offshoot_sys::{Errno, fork, libc, path, process, socket};
+use offshoot_sys::{Errno, libc, path, process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -86,30 +87,15 @@ impl Stage<'_> {
     /// kernel: fs/namespace.c, mnt_already_visible.
     pub fn placeholders(&mut self) -> Result<()> {
         let what = || "mount an empty procfs and sysfs".to_owned();
-        let (ours, theirs) = socket::seqpacket_pair().context(what)?;
-        let make = |kind: &str| {
-            let context = mount::FsContext::open(kind)?;
-            context.create()?;
-            context.mount(mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC)
-        };
         // A network that was joined belongs to its maker's user namespace, whose root alone can mount its sysfs: now.
-        let joined = self.plan()?.namespaces.joins(Kind::Network).then(|| make("sysfs")).transpose().context(what)?;
-        let send = || {
-            let (proc, sys) = (make("proc")?, make("sysfs")?);
-            socket::send(&theirs, b"x", &[proc.as_fd(), sys.as_fd()])
-        };
-        let flags = (fork::CLONE_NEWPID | fork::CLONE_NEWNET) as u32 as u64;
-        let child = fork::fork(flags, None, || i32::from(send().is_err())).context(what)?;
-        // Their namespaces end with this process, and what is left shows nothing.
-        match fork::wait(&child.pidfd).context(what)? {
-            exit if exit.success() => {}
-            exit => return Err(Error::new(format!("failed to {}: {exit}", what()))),
-        }
-        let (_, mut mounts) = socket::recv(&ours, &mut [0; 1]).context(what)?;
+        let joined = self.plan()?.namespaces.joins(Kind::Network).then(|| hollow::make("sysfs"));
+        let joined = joined.transpose().context(what)?;
+        let given = std::mem::take(&mut self.opened.hollow);
+        let mut mounts = if given.is_empty() { Hollow::new()?.into_mounts() } else { given };
         if let (Some(joined), Some(sys)) = (joined, mounts.get_mut(1)) {
             *sys = joined;
         }
-        for (place, tree) in ["/proc", "/sys"].iter().zip(mounts) {
+        for (place, tree) in hollow::PLACES.iter().zip(mounts) {
             let target = resolve::directory(self.root()?, Path::new(place)).context(what)?;
             mount::move_mount(&tree, &target).context(what)?;
         }

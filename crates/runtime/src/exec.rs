@@ -53,7 +53,7 @@ impl Runtime {
         let init = container.init()?.ok_or_else(|| Error::new(Kind::Status, "cannot exec in a stopped container"))?;
         let cgroup = self.cgroup_of(&container, &wanted.cgroups)?;
         let exec = offshoot_engine::Exec { plan: &plan, init: &init, cgroup, state: state(&container) };
-        let io = Io { fifo: None, console: theirs, root: None, log: &self.log };
+        let io = Io { fifo: None, console: theirs, root: None, hollow: None, log: &self.log };
         let created = offshoot_engine::exec(exec, io)
             .map_err(|error| Error::new(Kind::System, format!("unable to start container process: {error}")))?;
         if let Err(error) = wanted.connections.announce(created.pid, created.pidfd.as_fd(), "setns") {

@@ -1,9 +1,11 @@
 //! Where the states of all containers are, and what else a caller decides for all verbs.
 
 use crate::{Error, Kind, Log, Result, id};
+use offshoot_engine::Hollow;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// The library's handle: a root directory, and the choices that hold for every container below it.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Runtime {
     pub program: String,
     /// Where messages go.
     pub log: Log,
+    /// What containers show where nothing is to be seen, made once for many: [`Runtime::for_many`].
+    pub hollow: Option<Arc<Hollow>>,
 }
 
 impl Runtime {
@@ -37,7 +41,7 @@ impl Runtime {
                 None => PathBuf::from("/run/offshoot"),
             },
         };
-        Ok(Runtime { root, root_given, systemd_cgroup: false, rootless: None, program: String::new(), log })
+        Ok(Runtime { root, root_given, systemd_cgroup: false, rootless: None, program: String::new(), log, hollow: None })
     }
 
     /// Lets systemd make the cgroups.
@@ -48,6 +52,12 @@ impl Runtime {
     /// The name by which the program was called.
     pub fn program(self, program: impl Into<String>) -> Runtime {
         Runtime { program: program.into(), ..self }
+    }
+
+    /// Prepares for many system containers: what they have in common is made once. In a process with one thread.
+    pub fn for_many(self) -> Runtime {
+        // Where it cannot be made, each container makes its own or says why not.
+        Runtime { hollow: Hollow::new().ok().map(Arc::new), ..self }
     }
 
     /// Whether missing permission for cgroups is passed over; `None` finds out.

@@ -49,6 +49,40 @@ pub fn poll(fds: &mut [(BorrowedFd, i16, i16)], timeout: Option<Duration>) -> Re
     Ok(ready as usize)
 }
 
+/// A set of descriptors to wait on, itself a descriptor to wait on. man 7 epoll
+pub fn epoll() -> Result<OwnedFd> {
+    // SAFETY: takes an integer, returns a new descriptor.
+    let ret = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    call!(owned(ret.into()), "epoll_create1()")
+}
+
+/// Adds `fd` to an [`epoll`] set, which becomes readable once each time that something happens to it (`EPOLLET`). It stays there
+/// until all copies of it are closed, here and in other processes.
+pub fn epoll_add(set: impl AsFd, fd: impl AsFd) -> Result<()> {
+    let (set, fd) = (set.as_fd().as_raw_fd(), fd.as_fd().as_raw_fd());
+    let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+    // SAFETY: `event` outlives the call, which takes integers beside it.
+    let ret = unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    call!(Errno::result(ret).map(drop), "epoll_ctl([{set}], EPOLL_CTL_ADD, [{fd}])")
+}
+
+/// Takes from an [`epoll`] set what has happened so far; says whether anything has.
+pub fn epoll_drain(set: impl AsFd) -> Result<bool> {
+    const ROOM: usize = 64;
+    let set = set.as_fd().as_raw_fd();
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; ROOM];
+    let mut any = false;
+    loop {
+        // SAFETY: `events` is a writable array of the stated length.
+        let ret = retry!(Errno::result(unsafe { libc::epoll_wait(set, events.as_mut_ptr(), ROOM as i32, 0) }));
+        let count = call!(ret, "epoll_wait([{set}])")?;
+        any |= count > 0;
+        if (count as usize) < ROOM {
+            return Ok(any);
+        }
+    }
+}
+
 /// A descriptor that becomes readable when one of `signals` is pending. The caller blocks them first
 /// ([`block_signals`]). Non-blocking.
 pub fn signalfd(signals: &[i32]) -> Result<OwnedFd> {
@@ -133,6 +167,20 @@ pub fn inotify_add_watch(fd: impl AsFd, path: impl AsRef<Path>, mask: u32) -> Re
 mod tests {
     use super::*;
     use crate::path::{read, write_all};
+
+    #[test]
+    fn a_set_tells_each_event_once() {
+        let set = epoll().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        epoll_add(&set, &reader).unwrap();
+        assert!(!epoll_drain(&set).unwrap());
+        for text in [b"a", b"b"] {
+            write_all(&writer, text).unwrap();
+            assert_eq!(poll(&mut [(set.as_fd(), POLLIN, 0)], Some(Duration::ZERO)).unwrap(), 1);
+            assert!(epoll_drain(&set).unwrap());
+            assert!(!epoll_drain(&set).unwrap());
+        }
+    }
 
     #[test]
     fn poll_reports_each_entry() {

@@ -19,7 +19,7 @@ use offshoot_sys::libc::{LOCK_EX, LOCK_NB, RLIMIT_NOFILE, SIGCHLD, SIGINT, SIGPI
 use offshoot_sys::{path, process, socket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(50);
 /// How long a caller may take over its request.
 const REQUEST: Duration = Duration::from_secs(2);
+
+/// Where the bell is among what is not a machine's.
+const BELL: usize = 4;
 
 /// A life in seconds after which a machine is not started again at once, and how long it waits.
 const SHORT: f64 = 5.0;
@@ -43,6 +46,11 @@ struct Supervisor {
     handed: OwnedFd,
     keeper: Keeper,
     watched: BTreeMap<String, Watched>,
+    /// Rings once when something happens to a machine: to ask for all of them each time that one starts, or a caller calls,
+    /// would take more of a processor the more there are.
+    bell: OwnedFd,
+    /// Whether the machines may have news.
+    rung: bool,
     /// Children that are at work.
     working: BTreeSet<i32>,
     stay: bool,
@@ -78,6 +86,8 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
         handed: ours,
         keeper,
         watched: BTreeMap::new(),
+        bell: event::epoll()?,
+        rung: true,
         working: BTreeSet::new(),
         stay,
     };
@@ -164,7 +174,7 @@ impl Supervisor {
                         "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
                     ));
                 }
-                self.watched.insert(name, watched);
+                self.watch(name, watched);
             }
         }
         // Of machines that have ended.
@@ -199,6 +209,18 @@ impl Supervisor {
             notify::mark(&container.dir)?;
         }
         kept
+    }
+
+    fn watch(&mut self, name: String, watched: Watched) {
+        let console = watched.console.as_ref().map(|console| console.master().as_fd());
+        let notify = watched.notify.as_ref().map(|notify| notify.as_fd());
+        for fd in [Some(watched.process.as_fd()), console, notify].into_iter().flatten() {
+            if let Err(error) = event::epoll_add(&self.bell, fd) {
+                // What cannot ring is still looked at each time that nothing else happens.
+                self.log().warn(error);
+            }
+        }
+        self.watched.insert(name, watched);
     }
 
     fn log(&self) -> &Log {
@@ -252,15 +274,25 @@ impl Supervisor {
     }
 
     /// Waits for news; says whether there was none for a while.
-    fn wait(&self) -> Result<(Vec<News>, bool)> {
-        let mut fds = vec![
-            (self.listener.as_fd(), POLLIN, 0),
-            (self.signals.as_fd(), POLLIN, 0),
-            (self.handed.as_fd(), POLLIN, 0),
-            (self.keeper.as_fd(), POLLIN, 0),
-        ];
-        let mut meaning = vec![News::Caller, News::Signal, News::Handed, News::Unkept];
-        let mut patience = TICK;
+    fn wait(&mut self) -> Result<(Vec<News>, bool)> {
+        let mut in_vain = false;
+        if !self.rung {
+            let mut own = self.own().map(|(fd, _)| (fd, POLLIN, 0));
+            in_vain = event::poll(&mut own, Some(TICK))? == 0;
+            if !in_vain && own[BELL].2 == 0 {
+                let ready = own.map(|(_, _, ready)| ready != 0);
+                let news = self.own().into_iter().zip(ready);
+                return Ok((news.filter_map(|((_, news), ready)| news.filter(|_| ready)).collect(), false));
+            }
+        }
+        // Before the look, so that what happens after it rings again.
+        event::epoll_drain(&self.bell)?;
+        let (mut fds, mut meaning) = (Vec::new(), Vec::new());
+        for (fd, news) in self.own() {
+            fds.extend(news.is_some().then_some((fd, POLLIN, 0)));
+            meaning.extend(news);
+        }
+        let mut patience = Duration::ZERO;
         for (name, watched) in &self.watched {
             if watched.looks == 0 {
                 fds.push((watched.process.as_fd(), POLLIN, 0));
@@ -288,7 +320,20 @@ impl Supervisor {
         news.sort_by_key(|news| matches!(news, News::Ended(_)));
         let waiting = self.watched.iter().filter(|(_, watched)| watched.looks > 0);
         news.extend(waiting.map(|(name, _)| News::Ended(name.clone())));
-        Ok((news, count == 0 && patience == TICK))
+        // What was not read to its end does not ring again.
+        self.rung = !news.is_empty();
+        Ok((news, in_vain && count == 0 && patience.is_zero()))
+    }
+
+    /// What is not a machine's, and what it is news of.
+    fn own(&self) -> [(BorrowedFd<'_>, Option<News>); 5] {
+        [
+            (self.listener.as_fd(), Some(News::Caller)),
+            (self.signals.as_fd(), Some(News::Signal)),
+            (self.handed.as_fd(), Some(News::Handed)),
+            (self.keeper.as_fd(), Some(News::Unkept)),
+            (self.bell.as_fd(), None),
+        ]
     }
 
     /// Answers a caller. Whoever reaches the socket is root, but may be slow or gone.
@@ -327,6 +372,7 @@ impl Supervisor {
                 let refusal = match console {
                     Some(Some(console)) => {
                         send(&stream, &Granted { error: None }, &[console.master().as_fd()])?;
+                        event::epoll_add(&self.bell, &stream)?;
                         return console.add(stream);
                     }
                     Some(None) => "it was lost with an earlier supervisor, until the machine starts again",
@@ -340,8 +386,9 @@ impl Supervisor {
                     None => self.log().clone(),
                 };
                 self.work(|machines, hand| {
-                    let machines =
-                        Machines { runtime: Runtime { log, ..machines.runtime.clone() }, ..machines.clone() };
+                    let runtime = Runtime { log, ..machines.runtime.clone() };
+                    let runtime = if names.len() > 1 { runtime.for_many() } else { runtime };
+                    let machines = Machines { runtime, ..machines.clone() };
                     start_all(&machines, &names, hand, &stream)
                 })
             }
@@ -391,7 +438,7 @@ impl Supervisor {
             self.log().debug(error);
         }
         Last::forget(&self.machines.run(), &given.name);
-        self.watched.insert(given.name, watched);
+        self.watch(given.name, watched);
         Ok(())
     }
 
