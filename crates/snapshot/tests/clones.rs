@@ -170,6 +170,24 @@ fn a_mounted_overlay_is_not_frozen() {
 }
 
 #[test]
+fn a_kept_overlay_is_mounted_once_at_a_time() {
+    if !is_root() {
+        return;
+    }
+    let scratch = scratch("once");
+    let (store, image) = store_with_image(&scratch);
+    let clone = store.clone_for(&image, "c", &by(DriverKind::Overlay)).unwrap();
+    // The first time the clone is known to be fresh, later the kernel is asked.
+    for _ in 0..2 {
+        let mount = clone.mount(None).unwrap();
+        for _ in 0..2 {
+            assert_eq!(clone.mount(None).unwrap_err().kind(), Kind::Busy);
+        }
+        drop(mount);
+    }
+}
+
+#[test]
 fn a_clone_that_is_not_kept_can_be_mounted_again() {
     if !is_root() {
         return;

@@ -52,6 +52,21 @@ pub fn get(fd: impl AsFd, name: &OsStr) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Removes an extended attribute of the file of `fd`; says whether it was there. Of several callers at once one removes it.
+pub fn take(fd: impl AsFd, name: &OsStr) -> Result<bool> {
+    let path = through_proc(&fd);
+    let remove = || {
+        let name = c_name(name)?;
+        // SAFETY: both strings are C strings that outlive the call.
+        Errno::result(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) })
+    };
+    match remove() {
+        Ok(_) => Ok(true),
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Error::new(format!("removexattr([{}], {name:?})", fd.as_fd().as_raw_fd()), errno)),
+    }
+}
+
 /// Sets an extended attribute on the file of `fd`.
 pub fn set(fd: impl AsFd, name: &OsStr, value: &[u8]) -> Result<()> {
     let path = through_proc(&fd);
