@@ -41,7 +41,15 @@ impl Runtime {
                 None => PathBuf::from("/run/offshoot"),
             },
         };
-        Ok(Runtime { root, root_given, systemd_cgroup: false, rootless: None, program: String::new(), log, hollow: None })
+        Ok(Runtime {
+            root,
+            root_given,
+            systemd_cgroup: false,
+            rootless: None,
+            program: String::new(),
+            log,
+            hollow: None,
+        })
     }
 
     /// Lets systemd make the cgroups.
