@@ -1,5 +1,6 @@
 /* steps PROGRAM COMMAND...: runs COMMAND and its children one instruction at a time, and prints which blocks of 16 bytes of
- * PROGRAM they came through: a hexadecimal number a line, the address divided by 16.
+ * PROGRAM they came through: on each line the address divided by 16, in hexadecimal, and who came by: 1 COMMAND itself, 2 a
+ * child, 3 both.
  *
  * For hack/order. PROGRAM lies at the addresses it was linked for; a program of another name is not looked at. */
 #define _GNU_SOURCE
@@ -14,7 +15,7 @@
 #include <unistd.h>
 
 #define BLOCKS (1UL << 24)
-static unsigned char seen[BLOCKS / 8];
+static unsigned char seen[BLOCKS];
 
 /* Where the program lies in a process; empty when the process runs another one. */
 struct process {
@@ -86,13 +87,13 @@ int main(int argc, char **argv)
 		if (event || signal == SIGTRAP || signal == SIGSTOP) {
 			unsigned long at = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), 0);
 			if (at >= process->from && at < process->to && at >> 4 < BLOCKS)
-				seen[at >> 7] |= 1 << (at >> 4 & 7);
+				seen[at >> 4] |= pid == child ? 1 : 2;
 			signal = 0;
 		}
 		ptrace(PTRACE_SINGLESTEP, pid, 0, signal);
 	}
 	for (unsigned long block = 0; block < BLOCKS; block++)
-		if (seen[block >> 3] >> (block & 7) & 1)
-			printf("%lx\n", block);
+		if (seen[block])
+			printf("%lx %d\n", block, seen[block]);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 125;
 }
