@@ -38,6 +38,19 @@ pub fn each(
         items.iter().enumerate().for_each(|(at, item)| report(at, work(item)));
         return Ok(());
     }
+    apart(items, width, report, work)
+}
+
+/// As [`each`], but never in this process: what `work` leaves running is nobody's child here.
+///
+/// # Errors
+/// No process can be made.
+pub fn apart(
+    items: &[String],
+    width: usize,
+    report: &mut dyn FnMut(usize, Result<()>),
+    work: &dyn Fn(&str) -> Result<()>,
+) -> Result<()> {
     for (part, items) in items.chunks(AT_ONCE).enumerate() {
         in_processes(items, width.min(items.len()), &mut |at, result| report(part * AT_ONCE + at, result), work)?;
     }

@@ -63,7 +63,9 @@ impl Machines {
         supervisor::leave_alone(self, &alive);
         let signal = if force { SIGKILL } else { SIGTERM };
         let mut refused = Vec::new();
-        pool::each(
+        // Runit, s6 and OpenRC are told by a command in the machine. Were that a child of this process, which waits for the
+        // machine's end, the kernel would keep its init until the child is reaped (zap_pid_ns_processes).
+        pool::apart(
             &alive,
             pool::width(),
             &mut |at, result| {
