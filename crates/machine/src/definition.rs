@@ -182,6 +182,9 @@ pub fn parse_cpus(text: &str) -> Result<Option<u64>> {
     if thousandths < 10 { Err(bad()) } else { Ok(Some(thousandths)) }
 }
 
+/// In the directory of a machine that is being removed.
+const CLOSED: &str = "removing";
+
 impl Home {
     /// The machine of that name.
     ///
@@ -274,6 +277,25 @@ impl Home {
             renamed => renamed.map_err(|error| failed(&error))?,
         }
         fs::remove_dir_all(&old).map_err(|error| failed(&error))
+    }
+
+    /// Has no start of a machine succeed any more, since it is being removed: the caller holds its lock.
+    ///
+    /// # Errors
+    /// The file that says so cannot be written.
+    pub fn close(&self, name: &str) -> Result<()> {
+        let file = self.machine(name).join(CLOSED);
+        match fs::write(&file, b"") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format_args!("write {}", file.display()), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Home::close`] was called for a machine.
+    pub fn is_closed(&self, name: &str) -> bool {
+        self.machine(name).join(CLOSED).exists()
     }
 
     /// Checks that none of `names` is there.

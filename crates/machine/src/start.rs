@@ -41,6 +41,10 @@ impl Machines {
 
     pub(crate) fn start_locked(&self, name: &str, _lock: &MachineLock, hand: &Hand) -> Result<()> {
         let machine = self.home.load(name)?;
+        if self.home.is_closed(name) {
+            return Err(Error::new(Kind::State, format!("machine {name:?} is being removed"))
+                .hint("machine rm removes it, if whoever began that has ended"));
+        }
         if let Some(container) = self.container(name)? {
             match container.status()? {
                 // What a host's reboot, or a supervisor that was not there, has left.

@@ -16,6 +16,15 @@ use std::time::{Duration, Instant};
 /// How long the kernel may take to end a machine that was killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How machines are stopped.
+#[derive(Clone, Copy)]
+struct How {
+    /// By force.
+    force: bool,
+    /// They are removed next.
+    removes: bool,
+}
+
 impl Machines {
     /// Stops machines, the highest order first: in order, as each init does it, within `patience`; then, or at once with
     /// `force`, by killing it. One that does not run is stopped already.
@@ -31,7 +40,7 @@ impl Machines {
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for group in self.in_order(names).into_iter().rev() {
-            self.stop_group(&group, patience, force, &mut |name, result| {
+            self.stop_group(&group, patience, How { force, removes: false }, &mut |name, result| {
                 report(name, &result);
                 outcome.add(name, result);
             })?;
@@ -43,7 +52,7 @@ impl Machines {
         &self,
         names: &[String],
         patience: Duration,
-        force: bool,
+        how: How,
         report: &mut dyn FnMut(&str, Result<()>),
     ) -> Result<()> {
         let cgroup = self.cgroup_of_one(names);
@@ -61,7 +70,7 @@ impl Machines {
             told.iter().filter(|(_, process)| process.is_some()).map(|(name, _)| name.clone()).collect();
         // It would take a machine that goes down by itself for one to be restarted or cleared away.
         supervisor::leave_alone(self, &alive);
-        let signal = if force { SIGKILL } else { SIGTERM };
+        let signal = if how.force { SIGKILL } else { SIGTERM };
         let mut refused = Vec::new();
         // Runit, s6 and OpenRC are told by a command in the machine. Were that a child of this process, which waits for the
         // machine's end, the kernel would keep its init until the child is reaped (zap_pid_ns_processes).
@@ -85,7 +94,7 @@ impl Machines {
         }
         let mut waiting: Vec<_> =
             told.iter().filter_map(|(name, process)| Some((name.as_str(), process.as_ref()?))).collect();
-        wait_for(&mut waiting, if force { PATIENCE } else { patience })?;
+        wait_for(&mut waiting, if how.force { PATIENCE } else { patience })?;
         for (name, process) in &waiting {
             self.runtime.log.warn(format_args!("machine {name:?} did not stop within {patience:?} and is killed"));
             // It may have ended by now.
@@ -98,7 +107,16 @@ impl Machines {
             }
         }
         let names: Vec<_> = told.iter().map(|(name, _)| name.clone()).collect();
-        pool::each(&names, pool::width(), &mut |at, result| report(&names[at], result), &|name| self.clear(name))?;
+        let mut again = Vec::new();
+        let mut hear = |at: usize, result: Result<()>| match result {
+            // A start that was under way when this one looked: that of a command that was killed goes on.
+            Err(error) if how.force && error.kind() == Kind::State => again.push(names[at].clone()),
+            result => report(&names[at], result),
+        };
+        pool::each(&names, pool::width(), &mut hear, &|name| self.clear(name, how.removes))?;
+        if !again.is_empty() {
+            self.stop_group(&again, patience, how, report)?;
+        }
         // Once for all of them, after the last.
         if let Some(cgroup) = cgroup {
             cgroup.remove_parent();
@@ -135,16 +153,18 @@ impl Machines {
         Ok(lent.filter(|_| pidfd::send_signal(process, 0).is_ok()))
     }
 
-    /// Removes what is left of a machine that was stopped, unless it has been started anew.
-    fn clear(&self, name: &str) -> Result<()> {
+    /// Removes what is left of a machine that was stopped, unless it has been started anew. One that is to be removed cannot
+    /// be started afterwards.
+    fn clear(&self, name: &str, removes: bool) -> Result<()> {
         let _lock = self.home.lock(name)?;
         match self.container(name)? {
             Some(container) if container.is_alive() => {
-                Err(Error::new(Kind::State, format!("machine {name:?} is running again")))
+                return Err(Error::new(Kind::State, format!("machine {name:?} is running again")));
             }
-            Some(_) => Ok(self.runtime.delete(name, true)?),
-            None => Ok(()),
+            Some(_) => self.runtime.delete(name, true)?,
+            None => {}
         }
+        if removes { self.home.close(name) } else { Ok(()) }
     }
 
     /// Removes machines with their file systems, snapshots and addresses. One that runs is refused, or with `force` killed.
@@ -164,10 +184,10 @@ impl Machines {
             }
         };
         if force {
-            self.stop_group(names, Duration::ZERO, true, &mut stopped)?;
+            self.stop_group(names, Duration::ZERO, How { force: true, removes: true }, &mut stopped)?;
         } else {
             let at_rest = |name: &str| match self.process(name)? {
-                None => self.clear(name),
+                None => self.clear(name, true),
                 Some(_) => Err(Error::new(Kind::State, format!("machine {name:?} is running"))
                     .hint("stop it first, or remove it with --force")),
             };

@@ -106,11 +106,23 @@ impl Links {
 
     /// Makes a pair: `name` here, a port of the bridge number `bridge`, and `peer` in a namespace of its own, which has to
     /// be brought up. It is made there, not moved: a move waits until no processor uses the device. Returns whether the bridge
-    /// had room.
+    /// had room. A port of that name is of a namespace that has ended, of which the kernel has not yet disposed: it goes.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn add_veth(&mut self, name: &str, bridge: u32, peer: &Peer) -> Result<bool> {
+        let made = self.new_veth(name, bridge, peer);
+        if made.is_ok() {
+            return made;
+        }
+        if let Some(left) = self.find(name)? {
+            // The kernel may be faster.
+            let _ = self.remove(left.index, name);
+        }
+        self.new_veth(name, bridge, peer)
+    }
+
+    fn new_veth(&mut self, name: &str, bridge: u32, peer: &Peer) -> Result<bool> {
         let mut other = header(0, 0).to_vec();
         push(&mut other, libc::IFLA_IFNAME, &[peer.name.as_bytes(), &[0]].concat());
         if let Some(hardware) = peer.hardware {
