@@ -2,8 +2,10 @@
 
 use crate::{Error, Kind, Result, pidfile};
 use offshoot_sys::{socket, tty};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What a caller wants to get of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Console {
         match (terminal && detached, path) {
             (true, None) => wrong("cannot allocate tty if offshoot will detach without setting console socket"),
             (false, Some(_)) => wrong("cannot use console socket if offshoot will not detach or allocate tty"),
-            (true, Some(path)) => connect(path)
+            (true, Some(path)) => connect_soon(path)
                 .map(Console::Socket)
                 .map_err(|error| Error::io(format_args!("connect to the console socket {}", path.display()), &error)),
             (false, None) if terminal => {
@@ -100,6 +102,23 @@ fn connect(path: &Path) -> std::io::Result<OwnedFd> {
     socket::connect_unix(path).map_err(Into::into)
 }
 
+/// As [`connect`], to a listener that its caller may have started at the same time, as scripts do (runc's own test suite
+/// among them): runc takes tens of milliseconds to come this far, and nobody noticed.
+fn connect_soon(path: &Path) -> std::io::Result<OwnedFd> {
+    let end = Instant::now() + Duration::from_millis(100);
+    loop {
+        match connect(path) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                    && Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +136,20 @@ mod tests {
             assert!(text(terminal, detached, Some("/x")).contains("cannot use console socket"));
         }
         assert!(matches!(Console::open(false, true, None).unwrap(), Console::None));
+    }
+
+    #[test]
+    fn a_console_socket_may_come_late() {
+        let scratch = Scratch::new("late");
+        let path = scratch.path().join("socket");
+        let text = Console::open(true, true, Some(&path)).unwrap_err().to_string();
+        assert!(text.contains("failed to connect to the console socket") && text.contains("no such file"), "{text}");
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| Console::open(true, true, Some(&path)));
+            std::thread::sleep(Duration::from_millis(20));
+            let _listener = UnixListener::bind(&path).unwrap();
+            assert!(opened.join().unwrap().is_ok());
+        });
     }
 
     #[test]
