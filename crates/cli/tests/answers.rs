@@ -152,3 +152,14 @@ fn id_maps_without_a_user_namespace_are_passed_over() {
     let (status, errors) = place.on(&["run"], &[]);
     assert!(status == 0 && errors.contains("uidMappings is ignored"), "{status} {errors}");
 }
+
+#[test]
+fn who_waits_until_a_container_is_ready_leaves_it_in_the_background() {
+    let Some(place) = Place::new("ready", &["/bin/true"]) else { return };
+    let (status, errors) = place.on(&["run", "--ready", "1s"], &[]);
+    assert!(
+        status == 1 && errors.contains("--ready is for a container that runs in the background"),
+        "{status} {errors}"
+    );
+    place.assert_nothing_left();
+}

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ struct Farm {
     dir: PathBuf,
     /// What names begin with: cgroups are the whole host's.
     tag: String,
-    /// The process whose network namespace commands run in, where not the host's.
-    network: Option<u32>,
+    /// A process that keeps the network namespace that commands run in, where not the host's.
+    network: Option<Child>,
 }
 
 impl Farm {
@@ -65,11 +65,30 @@ impl Farm {
         self.ok(&["image", "import", "--quiet", "--name", "box", root.to_str().unwrap()]);
     }
 
+    /// Has all commands run in a network namespace of their own.
+    fn go_apart(&mut self) {
+        // Nobody reads what it says, and a test that fails must not wait for its end.
+        let mut unshare = Command::new("unshare");
+        let silent =
+            unshare.args(["-n", "sleep", "1000"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let holder = silent.spawn().unwrap();
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
+            sleep(Duration::from_millis(5));
+        }
+        self.network = Some(holder);
+    }
+
+    /// The namespace of [`Farm::go_apart`].
+    fn network(&self) -> String {
+        format!("/proc/{}/ns/net", self.network.as_ref().unwrap().id())
+    }
+
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = match self.network {
-            Some(pid) => {
+        let mut command = match &self.network {
+            Some(_) => {
                 let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program());
+                command.arg(format!("--net={}", self.network())).arg(program());
                 command
             }
             None => Command::new(program()),
@@ -209,6 +228,9 @@ impl Drop for Farm {
         if fs::metadata(self.dir.join("root.machines/supervisor.sock")).is_ok() {
             let pid = self.supervisor().to_string();
             let _ = Command::new("kill").arg(pid).status();
+        }
+        if let Some(holder) = &mut self.network {
+            let _ = holder.kill().and_then(|()| holder.wait());
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -468,15 +490,11 @@ fn the_console_is_the_machine_s() {
 #[test]
 fn interfaces_of_the_host_come_back() {
     let Some(mut farm) = Farm::new("device") else { return };
-    let mut holder = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
-        sleep(Duration::from_millis(5));
-    }
-    farm.network = Some(holder.id());
+    farm.go_apart();
+    let network = farm.network();
     let ip = |words: &str| {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", holder.id())).arg("ip").args(words.split(' '));
+        command.arg(format!("--net={network}")).arg("ip").args(words.split(' '));
         command.output().unwrap()
     };
     assert!(ip("link add v0 type veth peer name v1").status.success());
@@ -504,21 +522,13 @@ fn interfaces_of_the_host_come_back() {
     farm.ok(&["machine", "rm", "--force", &name]);
     assert!(here());
     farm.assert_nothing_left();
-    drop(farm);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
 }
 
 /// Whatever command is killed, and whenever: `rm` removes what is left, and the names can be used again.
 #[test]
 fn a_command_that_is_killed_leaves_nothing_that_rm_does_not_remove() {
     let Some(mut farm) = Farm::new("killed") else { return };
-    let mut holder = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
-        sleep(Duration::from_millis(5));
-    }
-    farm.network = Some(holder.id());
+    farm.go_apart();
     farm.ok(&["network", "create", "n", "--range", "10.97.0.0/28", "--no-nat", "--no-names"]);
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(u64::from(std::process::id()));
     println!("SEED={seed}");
@@ -565,20 +575,12 @@ fn a_command_that_is_killed_leaves_nothing_that_rm_does_not_remove() {
     farm.ok(&["machine", "rm", "--all", "--force"]);
     farm.ok(&["network", "rm", "n"]);
     farm.assert_nothing_left();
-    drop(farm);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
 }
 
 #[test]
 fn machines_of_a_network_know_each_other() {
     let Some(mut farm) = Farm::new("net") else { return };
-    let mut holder = Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    while fs::read_link(format!("/proc/{}/ns/net", holder.id())).unwrap() == own {
-        sleep(Duration::from_millis(5));
-    }
-    farm.network = Some(holder.id());
+    farm.go_apart();
     let nat: &[&str] = if Command::new("nft").arg("--version").output().is_ok() { &[] } else { &["--no-nat"] };
     farm.ok(&[&["network", "create", "default", "--range", "10.98.0.0/24"], nat].concat());
     let (one, two) = (farm.name("a"), farm.name("b"));
@@ -601,7 +603,4 @@ fn machines_of_a_network_know_each_other() {
     farm.ok(&["machine", "rm", "--all", "--force"]);
     farm.ok(&["network", "rm", "default"]);
     farm.assert_nothing_left();
-    drop(farm);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
 }

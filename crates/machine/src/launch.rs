@@ -69,7 +69,7 @@ impl Machines {
         }
         let notify = ["usr/lib/systemd/systemd", "lib/systemd/systemd"]
             .iter()
-            .any(|program| !matches!(store.read_file(&image, Path::new(program)), Ok(None)));
+            .any(|program| matches!(store.resolve_file(&image, Path::new(program)), Ok(Some(_))));
         let making = self.making();
         home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
         let given = self.networks(wanted);
@@ -82,10 +82,10 @@ impl Machines {
         });
         let undone = match made {
             Ok(()) => Ok(()),
-            Err(_) => {
-                store.delete_clones(&wanted.names)?;
-                self.home.give_back_addresses(&self.network_run(), &wanted.names)
-            }
+            Err(_) => store
+                .delete_clones(&wanted.names)
+                .map_err(Error::from)
+                .and_then(|()| self.home.give_back_addresses(&self.network_run(), &wanted.names)),
         };
         // What could not be undone is tried again by the next that has the lock. What led here is what to tell.
         let gone = undone.and_then(|()| home::remove(&making));

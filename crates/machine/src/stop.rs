@@ -23,6 +23,8 @@ struct How {
     force: bool,
     /// They are removed next.
     removes: bool,
+    /// Those that a start under way meanwhile has brought up are stopped once more.
+    again: bool,
 }
 
 impl Machines {
@@ -40,7 +42,7 @@ impl Machines {
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for group in self.in_order(names).into_iter().rev() {
-            self.stop_group(&group, patience, How { force, removes: false }, &mut |name, result| {
+            self.stop_group(&group, patience, How { force, removes: false, again: force }, &mut |name, result| {
                 report(name, &result);
                 outcome.add(name, result);
             })?;
@@ -110,12 +112,12 @@ impl Machines {
         let mut again = Vec::new();
         let mut hear = |at: usize, result: Result<()>| match result {
             // A start that was under way when this one looked: that of a command that was killed goes on.
-            Err(error) if how.force && error.kind() == Kind::State => again.push(names[at].clone()),
+            Err(error) if how.again && error.kind() == Kind::State => again.push(names[at].clone()),
             result => report(&names[at], result),
         };
         pool::each(&names, pool::width(), &mut hear, &|name| self.clear(name, how.removes))?;
         if !again.is_empty() {
-            self.stop_group(&again, patience, how, report)?;
+            self.stop_group(&again, patience, How { again: false, ..how }, report)?;
         }
         // Once for all of them, after the last.
         if let Some(cgroup) = cgroup {
@@ -172,7 +174,6 @@ impl Machines {
     /// # Errors
     /// No process can be made, or the leases cannot be written.
     pub fn remove(&self, names: &[String], force: bool, report: &mut dyn FnMut(&str, &Result<()>)) -> Result<Outcome> {
-        let cgroup = self.cgroup_of_one(names);
         let mut outcome = Outcome::default();
         let mut gone = Vec::new();
         let mut stopped = |name: &str, result: Result<()>| match result {
@@ -184,17 +185,18 @@ impl Machines {
             }
         };
         if force {
-            self.stop_group(names, Duration::ZERO, How { force: true, removes: true }, &mut stopped)?;
+            self.stop_group(names, Duration::ZERO, How { force: true, removes: true, again: true }, &mut stopped)?;
         } else {
             let at_rest = |name: &str| match self.process(name)? {
                 None => self.clear(name, true),
                 Some(_) => Err(Error::new(Kind::State, format!("machine {name:?} is running"))
                     .hint("stop it first, or remove it with --force")),
             };
+            let cgroup = self.cgroup_of_one(names);
             pool::each(names, pool::width(), &mut |at, result| stopped(&names[at], result), &at_rest)?;
-        }
-        if let Some(cgroup) = cgroup {
-            cgroup.remove_parent();
+            if let Some(cgroup) = cgroup {
+                cgroup.remove_parent();
+            }
         }
         let held = self.home.lock_machines()?;
         // First, so that what a killed process leaves is a machine without a clone, which can be removed again.

@@ -357,7 +357,7 @@ fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> O
     } else if given {
         // containerd and CRI-O send both the path and the mappings; the joined namespace has its own, and the mappings
         // only tell whose the cgroup is to be.
-        report.warn("linux.uidMappings is ignored: the user namespace is joined by path");
+        report.warn("linux.uidMappings only tells whose the cgroup is: the user namespace is joined by path");
     }
     if host.euid != 0 && !ns.has(Kind::User) {
         report.problem("linux.namespaces", "rootless container requires user namespaces");

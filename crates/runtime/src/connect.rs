@@ -102,8 +102,8 @@ fn connect(path: &Path) -> std::io::Result<OwnedFd> {
     socket::connect_unix(path).map_err(Into::into)
 }
 
-/// As [`connect`], to a listener that its caller may have started at the same time, as scripts do (runc's own test suite
-/// among them): runc takes tens of milliseconds to come this far, and nobody noticed.
+/// As [`connect`], to a listener that its caller may have started at the same time, as scripts do, runc's own test suite among
+/// them: runc takes tens of milliseconds to come this far.
 fn connect_soon(path: &Path) -> std::io::Result<OwnedFd> {
     let end = Instant::now() + Duration::from_millis(100);
     loop {

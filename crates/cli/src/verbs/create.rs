@@ -92,6 +92,9 @@ fn run(call: &Call) -> Result<u8, Failure> {
         // alone would be out of reach of later commands.
         offshoot_snapshot::become_root_of_own_ids()?;
     }
+    if call.duration("ready").is_some() && !call.on("detach") {
+        return Err(Failure::new("--ready is for a container that runs in the background").hint("add --detach"));
+    }
     let (keep, subreaper, ready) = (call.on("keep"), !call.on("no-subreaper"), call.duration("ready"));
     let own = |launch| Launch { keep, subreaper, ready, ..launch };
     let ran = launch(call, call.on("detach")).and_then(|launch| Ok(call.runtime()?.run(&own(launch))?));

@@ -32,6 +32,8 @@ pub struct Link {
     pub index: u32,
     /// What its maker wrote on it.
     pub alias: String,
+    /// The number of the bridge that it is a port of.
+    pub master: Option<u32>,
 }
 
 /// A place in the routing tables of one network namespace.
@@ -71,7 +73,9 @@ impl Links {
         let Some(fixed) = answer.fixed::<LINK>() else { return Ok(None) };
         let alias = answer.attributes(LINK).find(|(kind, _)| *kind == libc::IFLA_IFALIAS);
         let alias = alias.map(|(_, text)| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned());
-        Ok(word(&fixed, 4).map(|index| Link { index, alias: alias.unwrap_or_default() }))
+        let master = answer.attributes(LINK).find(|(kind, _)| *kind == libc::IFLA_MASTER);
+        let master = master.and_then(|(_, number)| word(number, 0));
+        Ok(word(&fixed, 4).map(|index| Link { index, alias: alias.unwrap_or_default(), master }))
     }
 
     /// The number of the link of that name, which has to be there.
@@ -106,7 +110,8 @@ impl Links {
 
     /// Makes a pair: `name` here, a port of the bridge number `bridge`, and `peer` in a namespace of its own, which has to
     /// be brought up. It is made there, not moved: a move waits until no processor uses the device. Returns whether the bridge
-    /// had room. A port of that name is of a namespace that has ended, of which the kernel has not yet disposed: it goes.
+    /// had room. Where the bridge has a port of that name, its other end is in a namespace that has ended, of which the kernel
+    /// has not yet disposed: it goes.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -115,11 +120,15 @@ impl Links {
         if made.is_ok() {
             return made;
         }
-        if let Some(left) = self.find(name)? {
-            // The kernel may be faster.
-            let _ = self.remove(left.index, name);
+        match self.find(name)? {
+            Some(other) if other.master != Some(bridge) => made,
+            Some(left) => {
+                // The kernel may be faster.
+                let _ = self.remove(left.index, name);
+                self.new_veth(name, bridge, peer)
+            }
+            None => self.new_veth(name, bridge, peer),
         }
-        self.new_veth(name, bridge, peer)
     }
 
     fn new_veth(&mut self, name: &str, bridge: u32, peer: &Peer) -> Result<bool> {

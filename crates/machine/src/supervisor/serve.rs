@@ -33,7 +33,8 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// Where the bell is among what is not a machine's.
 const BELL: usize = 4;
 
-/// A life in seconds after which a machine is not started again at once, and how long it waits.
+/// A life in seconds after which a machine is not started again at once, and how long that waits, as does another try at a
+/// keeper.
 const SHORT: f64 = 5.0;
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -191,7 +192,9 @@ impl Supervisor {
 
     /// The keeper was killed: another one gets all consoles.
     fn find_keeper(&mut self) -> Result<()> {
-        self.keeper = Keeper::find(&self.machines.run())?.0;
+        // Until there is one, the end of the last is told again and again.
+        let found = Keeper::find(&self.machines.run()).inspect_err(|_| std::thread::sleep(PAUSE));
+        self.keeper = found?.0;
         self.be_kept()?;
         self.watched.iter().try_for_each(|(name, watched)| self.keeper.hold(name, watched))
     }
