@@ -168,6 +168,8 @@ impl Stage<'_> {
             Step::Mount(mount) => self.mount(mount),
             Step::Placeholders => self.placeholders(),
             Step::TakeRoot => self.take_root(),
+            Step::StandInRoot => self.stand_in_root(),
+            Step::FreeRoot => self.free_root(),
             Step::Device(device) => self.device(device),
             Step::DeviceLinks => self.device_links(),
             Step::Hooks(kind) => self.hooks(*kind),

@@ -84,6 +84,21 @@ impl Stage<'_> {
         Ok(())
     }
 
+    pub fn stand_in_root(&mut self) -> Result<()> {
+        process::fchdir(self.root()?).context(|| "stand in the root".into())
+    }
+
+    /// The mounts below are locked in the copy as in the original; only its own root is not, which it needs to be entered.
+    /// kernel: fs/namespace.c, copy_tree, pivot_root.
+    pub fn free_root(&mut self) -> Result<()> {
+        let what = || "take a copy of the root".to_owned();
+        let locked = path::open(".", O_DIR, 0).context(what)?;
+        let tree = clone_mount(&locked, true).context(what)?;
+        mount::move_mount(&tree, &locked).context(what)?;
+        self.root = Some(tree);
+        Ok(())
+    }
+
     /// kernel: fs/namespace.c, mnt_already_visible.
     pub fn placeholders(&mut self) -> Result<()> {
         let what = || "mount an empty procfs and sysfs".to_owned();

@@ -4,16 +4,18 @@
 //! there; the container's user and mount namespaces are made after that. What the second mount namespace inherits of the
 //! first is locked (man 7 mount_namespaces): it cannot be unmounted, moved or made writable, in no namespace below either.
 //! The file systems that belong to the container's namespaces (procfs, cgroup2, devpts, …) are mounted inside as always.
+//!
+//! Hooks that work on the container's root while the host's is still there come between: then the launcher does not enter
+//! the root, and init, in the container's namespaces, takes a copy of it that stands free, runs the hooks and enters that.
+//! All below it is as locked as ever; what a hook mounts is not, for it is the container's root who has mounted it.
 
 use crate::mounts::is_dev;
 use crate::step::Step;
-use crate::{IdMap, Kind, Mount, Plan, Request, What, order};
+use crate::{HookKind, IdMap, Kind, Mount, Plan, Request, What, order};
 
 /// Whether the mounts of this container can be made so.
 pub fn possible(plan: &Plan, request: &Request) -> bool {
     let owned = plan.entry.launcher.as_ref().is_some_and(|steps| matches!(steps.last(), Some(Step::Owner { .. })));
-    // These hooks work in the container's namespaces while the host's root is still there.
-    let hooks = !plan.hooks.create_container.is_empty();
     let dev = plan.mounts.iter().any(|mount| is_dev(&mount.destination) && is_tmpfs(mount));
     // The host's files are out of sight when the container's own file systems are there.
     let late = |mount: &Mount| match &mount.what {
@@ -26,7 +28,6 @@ pub fn possible(plan: &Plan, request: &Request) -> bool {
         && plan.namespaces.makes(Kind::Mount)
         && plan.propagation == 0
         && dev
-        && !hooks
         && !elsewhere
         && !request.no_pivot
         && !plan.mounts.iter().any(late)
@@ -35,6 +36,11 @@ pub fn possible(plan: &Plan, request: &Request) -> bool {
 /// Gives the launcher its part.
 pub fn apply(plan: &mut Plan) {
     plan.locks_mounts = true;
+    let late = enters_late(plan);
+    if late {
+        // Hooks look for it there, and what covers the host's root could not be left behind: it is locked, too.
+        plan.root_at = plan.rootfs.clone();
+    }
     if let Some(map) = &plan.id_map {
         // The launcher makes the nodes, and sees ids as the host does.
         for device in &mut plan.devices {
@@ -50,8 +56,14 @@ pub fn apply(plan: &mut Plan) {
     steps.extend(plan.devices.iter().cloned().map(Step::Device));
     steps.push(Step::DeviceLinks);
     steps.extend(volumes.into_iter().map(Step::Mount));
-    steps.extend([Step::Placeholders, Step::PivotRoot]);
+    steps.extend([Step::Placeholders, if late { Step::StandInRoot } else { Step::PivotRoot }]);
     plan.entry.launcher.get_or_insert_default().extend(steps);
+}
+
+/// Whether init enters the root, after hooks that find the host's beside it. spec: config.md#posix-platform-hooks
+pub fn enters_late(plan: &Plan) -> bool {
+    let kinds = [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer];
+    plan.locks_mounts && kinds.into_iter().any(|kind| !plan.hooks_of(kind).is_empty())
 }
 
 /// What the launcher mounts.

@@ -75,9 +75,13 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
         steps.push(Step::Loopback);
     }
     if plan.locks_mounts {
-        steps.push(Step::TakeRoot);
+        let late = crate::lock::enters_late(plan);
+        steps.push(if late { Step::FreeRoot } else { Step::TakeRoot });
         steps.extend(crate::lock::inner(plan).map(Step::Mount));
-        steps.extend([Step::Sync(Sync::Mounted), Step::ReopenNull]);
+        steps.push(Step::Sync(Sync::Mounted));
+        hooks(&mut steps, plan, HookKind::CreateContainer);
+        steps.extend(late.then_some(Step::PivotRoot));
+        steps.push(Step::ReopenNull);
     } else if ns.has(Kind::Mount) {
         steps.extend(root(plan));
         fill_root(&mut steps, plan);

@@ -128,6 +128,10 @@ pub enum Step {
     Placeholders,
     /// Hold the root that another process has entered.
     TakeRoot,
+    /// Have the root as working directory, so that a child finds it in a mount namespace of its own.
+    StandInRoot,
+    /// Cover the root, found as working directory and locked in its place, with a copy that can be entered, and hold that.
+    FreeRoot,
     /// Make a device node.
     Device(Device),
     /// Make `/dev/ptmx`, `/dev/fd`, `/dev/std*`, `/dev/core`.
@@ -249,6 +253,8 @@ impl fmt::Display for Step {
             Step::Sync(point) => write!(f, "wait for the host ({point})"),
             Step::Placeholders => f.write_str("mount an empty procfs and sysfs, for the kernel to see"),
             Step::TakeRoot => f.write_str("hold the root"),
+            Step::StandInRoot => f.write_str("stand in the root"),
+            Step::FreeRoot => f.write_str("hold a copy of the root that is not locked in its place"),
             Step::BecomeRoot => f.write_str("become root of the user namespace"),
             Step::Owner { uid, gid } => write!(f, "become {uid}:{gid}, the owner of the user namespace to be made"),
             Step::Join(kinds) => {

@@ -2,7 +2,7 @@
 //! what a system needs and nothing of the host's.
 
 use offshoot_plan::cgroup::{CgroupHost, HostHierarchy, Mode, SystemdHost};
-use offshoot_plan::{Host, Kind, Mount as Planned, Plan, Request, Step, What, build};
+use offshoot_plan::{HookKind, Host, Kind, Mount as Planned, Plan, Request, Step, Sync, What, build};
 use offshoot_spec::{Mount, Namespace, Seccomp, Spec, Syscall};
 use offshoot_system::{ANNOTATION, Facts, IDS, Init, PROGRAM, Wanted, brings_user_namespace, rewrite, wanted};
 use std::path::Path;
@@ -156,6 +156,9 @@ fn volumes_get_the_container_s_ids() {
 fn volumes_and_devices_are_mounted_before_the_user_namespace_is_made() {
     each(|name, _, plan| {
         let launcher = plan.entry.launcher.as_ref().unwrap();
+        // Docker's hook wants to find the root before it is entered.
+        let hooks = !plan.hooks.prestart.is_empty();
+        let entrance = if hooks { Step::StandInRoot } else { Step::PivotRoot };
         let at = |what: &dyn Fn(&Step) -> bool| launcher.iter().position(what).unwrap_or_else(|| panic!("{name}"));
         let order = [
             at(&|step| matches!(step, Step::Owner { .. })),
@@ -165,7 +168,7 @@ fn volumes_and_devices_are_mounted_before_the_user_namespace_is_made() {
             at(&|step| matches!(step, Step::Mount(mount) if mount.destination == Path::new("/dev"))),
             at(&|step| matches!(step, Step::Device(_))),
             at(&|step| *step == Step::Placeholders),
-            at(&|step| *step == Step::PivotRoot),
+            at(&|step| *step == entrance),
         ];
         assert!(order.is_sorted() && order[7] == launcher.len() - 1, "{name}: {launcher:?}");
         assert!(plan.entry.clone_flags & Kind::Mount.flag() != 0, "{name}: the mounts would not be locked");
@@ -184,10 +187,8 @@ fn volumes_and_devices_are_mounted_before_the_user_namespace_is_made() {
         }));
         // Only what goes into a file system of the container's own is left for it.
         assert!(inner.iter().all(|mount| !matches!(mount.what, What::Bind(_))), "{name}: {inner:?}");
-        assert!(
-            !plan.steps.iter().any(|step| matches!(step, Step::PivotRoot | Step::BindRoot | Step::Device(_))),
-            "{name}"
-        );
+        assert!(!plan.steps.iter().any(|step| matches!(step, Step::BindRoot | Step::Device(_))), "{name}");
+        assert_eq!(plan.steps.contains(&Step::PivotRoot), hooks, "{name}");
         assert!(plan.devices.iter().all(|device| device.owner.0 >= FIRST), "{name}: a node would be the host's root's");
     });
 }
@@ -197,9 +198,24 @@ fn hooks_that_want_the_host_s_root_beside_the_container_s_get_it() {
     let mut spec = corpus("docker.json");
     let hook = offshoot_spec::Hook { path: "/x".into(), ..offshoot_spec::Hook::default() };
     spec.hooks.get_or_insert_default().create_container.push(hook);
-    let request = Request { lock_mounts: true, owned_by_mapped_root: true, bundle: "/b".into(), ..Request::default() };
+    let request = Request {
+        lock_mounts: true,
+        owned_by_mapped_root: true,
+        root_mount: Some("/b/rootfs".into()),
+        root_over_host: true,
+        bundle: "/b".into(),
+        ..Request::default()
+    };
     let plan = build(&rewrite(&spec, &facts()).unwrap(), &request, &host(Mode::V2)).unwrap();
-    assert!(!plan.locks_mounts && plan.steps.contains(&Step::PivotRoot));
+    assert!(plan.locks_mounts && plan.root_at == Path::new("/b/rootfs"));
+    let launcher = plan.entry.launcher.as_ref().unwrap();
+    assert!(launcher.last() == Some(&Step::StandInRoot) && !launcher.contains(&Step::PivotRoot));
+    let at = |wanted: &Step| plan.steps.iter().position(|step| step == wanted).unwrap_or_else(|| panic!("{wanted}"));
+    let order =
+        [&Step::FreeRoot, &Step::Sync(Sync::Mounted), &Step::Hooks(HookKind::CreateContainer), &Step::PivotRoot];
+    assert!(order.map(at).is_sorted());
+    let mounts = plan.steps.iter().rposition(|step| matches!(step, Step::Mount(_))).unwrap();
+    assert!(at(&Step::FreeRoot) < mounts && mounts < at(&Step::Sync(Sync::Mounted)), "mounts go where init finds them");
 }
 
 #[test]
