@@ -14,6 +14,7 @@ pub mod name;
 pub mod network;
 pub mod pool;
 mod start;
+mod still;
 mod stop;
 pub mod supervisor;
 #[cfg(test)]

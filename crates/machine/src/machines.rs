@@ -75,6 +75,9 @@ impl Machines {
     /// # Errors
     /// A word names none, or there is no word.
     pub fn select(&self, words: &[String], all: bool) -> Result<Vec<String>> {
+        if let Err(error) = self.thaw_left() {
+            self.runtime.log.warn(error);
+        }
         let known = self.home.machine_names()?;
         match (words.is_empty(), all) {
             (true, true) => Ok(known),
@@ -219,12 +222,11 @@ impl Machines {
         fsattr::syncfs(&root)?;
         let pause = container.status()? != Status::Paused;
         drop(container);
-        if pause {
-            self.runtime.pause(name)?;
-        }
-        let taken = fsattr::syncfs(&root).map_err(Error::from).and_then(|()| Ok(clone.snapshot_mounted(snapshot)?));
-        let resumed = if pause { self.runtime.resume(name).map_err(Error::from) } else { Ok(()) };
-        taken.and(resumed)
+        let mut take = || {
+            fsattr::syncfs(&root)?;
+            Ok(clone.snapshot_mounted(snapshot)?)
+        };
+        if pause { self.still(name, take) } else { take() }
     }
 
     /// Takes a machine's file system back to a snapshot; what was written since is lost.

@@ -159,6 +159,7 @@ enum News {
 impl Supervisor {
     /// Takes over machines that run already, from a supervisor that was killed.
     fn adopt(&mut self, mut consoles: Returned) -> Result<()> {
+        self.told(|supervisor| supervisor.machines.thaw_left());
         for name in self.machines.home.machine_names()? {
             let Ok(Some(container)) = self.machines.container(&name) else { continue };
             if let Some(process) = init_of(&container)? {
