@@ -92,3 +92,72 @@ fn a_snapshot_that_is_killed_leaves_no_machine_standing() {
     farm.ok(&["machine", "rm", "--all", "--force"]);
     farm.assert_nothing_left();
 }
+
+/// The process that a process is the child of.
+fn parent(pid: i64) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Only a parent is told how its child ended: so it has to be one that no supervisor's end concerns.
+#[test]
+fn a_machine_reboots_in_place_whichever_supervisor_it_was_started_under() {
+    let Some(farm) = Farm::new("inplace") else { return };
+    let (one, two) = (farm.name("a"), farm.name("b"));
+    farm.ok(&["machine", "launch", "box", &one]);
+    let keeper = || match farm.supervisors(true)[..] {
+        [keeper] => keeper,
+        ref other => panic!("{other:?}"),
+    };
+    let pid = |name: &str| farm.show(name)["pid"].as_i64().unwrap_or(0);
+    // The keeper is killed: then it is the supervisor's, whose child that was, and the next start another keeper's.
+    let (first, before) = (keeper(), pid(&one));
+    // Whoever started it may not have ended yet.
+    farm.until("its parent is not the keeper", || parent(before) == first);
+    farm.kill(first);
+    farm.until("no other keeper", || farm.supervisors(true).iter().any(|pid| *pid != first));
+    assert_eq!(parent(before), farm.supervisor());
+    farm.run(&["machine", "exec", &one, "/sbin/reboot"]);
+    let keeper = keeper();
+    let reboots = |name: &str, before: i64| {
+        farm.wait(name, |shown| shown["state"] == "running" && shown["pid"].as_i64() != Some(before));
+        farm.until("its parent is not the keeper", || parent(pid(name)) == keeper);
+    };
+    reboots(&one, before);
+    let another = |supervisor: u32| {
+        farm.until("no other supervisor", || farm.supervisors(false).iter().any(|pid| *pid != supervisor));
+        let socket = farm.dir.join("root.machines/supervisor.sock");
+        farm.until("no socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    };
+    // The supervisor is killed, and comes back.
+    let (supervisor, before) = (farm.supervisor(), pid(&one));
+    farm.kill(supervisor);
+    another(supervisor);
+    assert_eq!(parent(before), keeper);
+    farm.run(&["machine", "exec", &one, "/sbin/reboot"]);
+    reboots(&one, before);
+    farm.types(&one, "echo $((4+4))-reborn\n", "8-reborn");
+
+    // The machine reboots while there is none.
+    let (supervisor, before) = (farm.supervisor(), pid(&one));
+    let mut reboot = farm.command(&["machine", "exec", &one, "/sbin/reboot"]).stderr(Stdio::null()).spawn().unwrap();
+    farm.kill(supervisor);
+    reboot.wait().unwrap();
+    reboots(&one, before);
+
+    // It was told to end, and another command starts it.
+    let supervisor = farm.supervisor();
+    assert!(Command::new("kill").arg(supervisor.to_string()).status().unwrap().success());
+    farm.until("it does not end", || farm.supervisors(false).is_empty());
+    farm.ok(&["machine", "launch", "box", &two]);
+    for name in [&one, &two] {
+        let before = pid(name);
+        farm.run(&["machine", "exec", name, "/sbin/reboot"]);
+        reboots(name, before);
+    }
+    farm.run(&["machine", "exec", &two, "/sbin/poweroff"]);
+    farm.wait(&two, |shown| shown["state"] == "stopped" && shown["last"]["how"] == "powered off");
+    farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.until("the keeper stays", || farm.supervisors(true).is_empty());
+    farm.assert_nothing_left();
+}

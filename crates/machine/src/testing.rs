@@ -1,5 +1,7 @@
 //! What unit tests share.
 
+use crate::{Home, Machines};
+use offshoot_runtime::{Format, Log, Runtime};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,6 +19,12 @@ impl Scratch {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// None yet, with all that belongs to them in here.
+    pub fn machines(&self) -> Machines {
+        let runtime = Runtime::new(Some(&self.0.join("root")), Log::stderr(Format::Text, false)).unwrap();
+        Machines::new(Home::new(self.0.join("store")), runtime)
     }
 }
 

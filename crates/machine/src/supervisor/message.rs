@@ -124,6 +124,11 @@ impl Hand {
         Hand(socket)
     }
 
+    /// For a process that is to have it.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Gives the supervisor a machine.
     pub fn give(
         &self,

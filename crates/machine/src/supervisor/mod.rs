@@ -10,6 +10,7 @@ mod keeper;
 mod message;
 mod serve;
 mod watch;
+mod work;
 
 pub(crate) use client::leave_alone;
 pub use client::{Attached, attach, relay, start};

@@ -3,21 +3,21 @@
 
 use super::client::{address, make};
 use super::console::Console;
-use super::keeper::{Keeper, Returned};
-use super::message::{Given, Granted, Hand, Last, Request, Started, receive, send};
-use super::watch::{End, Watched};
+use super::keeper::{Held, Keeper, Returned, Told};
+use super::message::{Given, Granted, Hand, Last, Request, receive, send};
+use super::watch::Watched;
+use super::work::Task;
 use crate::error::{Error, Kind, Result};
 use crate::machines::Machines;
 use crate::network::{self, Lent, Server};
-use crate::pool;
 use crate::stop::init_of;
+use offshoot_runtime::Log;
 use offshoot_runtime::notify::{self, Notify};
-use offshoot_runtime::{Format, Log, Runtime};
 use offshoot_sys::event::{self, POLLIN};
 use offshoot_sys::fork;
 use offshoot_sys::libc::{LOCK_EX, LOCK_NB, RLIMIT_NOFILE, SIGCHLD, SIGINT, SIGPIPE, SIGTERM};
 use offshoot_sys::{path, process, socket};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -33,9 +33,7 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// Where the bell is among what is not a machine's.
 const BELL: usize = 4;
 
-/// A life in seconds after which a machine is not started again at once, and how long that waits, as does another try at a
-/// keeper.
-const SHORT: f64 = 5.0;
+/// Before another try at a keeper.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The supervisor's knowledge.
@@ -52,8 +50,8 @@ struct Supervisor {
     bell: OwnedFd,
     /// Whether the machines may have news.
     rung: bool,
-    /// Children that are at work.
-    working: BTreeSet<i32>,
+    /// How many of the keeper's children are at work.
+    working: usize,
     stay: bool,
 }
 
@@ -77,7 +75,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
     let failed = |error: &std::io::Error| Error::io(format_args!("listen on {}", socket.display()), error);
     let listener = listen(&run).map_err(|error| failed(&error))?;
     // Before there are descriptors that it would have to close.
-    let (keeper, consoles) = Keeper::find(&run)?;
+    let (keeper, consoles) = Keeper::find(&machines)?;
     let (ours, theirs) = socket::seqpacket_pair()?;
     let mut supervisor = Supervisor {
         signals: event::signalfd(&signals)?,
@@ -89,7 +87,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
         watched: BTreeMap::new(),
         bell: event::epoll()?,
         rung: true,
-        working: BTreeSet::new(),
+        working: 0,
         stay,
     };
     supervisor.adopt(consoles)?;
@@ -149,7 +147,7 @@ enum News {
     Caller,
     Signal,
     Handed,
-    Unkept,
+    Kept,
     Ended(String),
     Printed(String),
     Typed(String, usize),
@@ -162,22 +160,30 @@ impl Supervisor {
         self.told(|supervisor| supervisor.machines.thaw_left());
         for name in self.machines.home.machine_names()? {
             let Ok(Some(container)) = self.machines.container(&name) else { continue };
-            if let Some(process) = init_of(&container)? {
-                let pid = container.state.init_process_pid;
-                let mut watched = Watched::new(process, pid);
-                watched.lent = Lent::hold(network::devices(&self.machines.home.load(&name)?), pid)?;
-                if let Some((given, fds)) = consoles.remove(&name).filter(|(given, _)| given.pid == pid) {
-                    let [console, notify] = given.parts(fds);
-                    watched.console = console.map(Console::new).transpose()?;
-                    watched.notify = notify.map(Notify::of);
-                }
-                if watched.console.is_none() {
-                    self.log().warn(format_args!(
-                        "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
-                    ));
-                }
-                self.watch(name, watched);
+            let pid = container.state.init_process_pid;
+            let mut held = consoles.remove(&name).filter(|held| held.given.pid == pid);
+            // One that has ended meanwhile is the keeper's to tell of.
+            let process = match held.as_mut().filter(|held| !held.fds.is_empty()) {
+                Some(held) => Some(held.fds.remove(0)),
+                None => init_of(&container)?,
+            };
+            let Some(process) = process else { continue };
+            let mut watched = Watched::new(process, pid);
+            if let Some(Held { given, ended, fds }) = held {
+                let [console, notify] = given.parts(fds);
+                watched.console = console.map(Console::new).transpose()?;
+                watched.notify = notify.map(Notify::of);
+                watched.told = ended.map(Into::into);
             }
+            if watched.told.is_none() {
+                watched.lent = Lent::hold(network::devices(&self.machines.home.load(&name)?), pid)?;
+            }
+            if watched.console.is_none() {
+                self.log().warn(format_args!(
+                    "machine {name:?} was started under an earlier supervisor: its console is lost until it starts again"
+                ));
+            }
+            self.watch(name, watched);
         }
         // Of machines that have ended.
         consoles.keys().try_for_each(|name| self.keeper.forget(name))
@@ -191,11 +197,32 @@ impl Supervisor {
         }
     }
 
+    /// The keeper tells how a machine ended, or what became of its children, or is gone.
+    fn hear_keeper(&mut self) -> Result<()> {
+        match self.keeper.told() {
+            None => self.find_keeper(),
+            Some(Told::Ended { name, pid, how }) => {
+                match self.watched.get_mut(&name).filter(|watched| watched.pid == pid) {
+                    Some(watched) => watched.told = Some(how.into()),
+                    None => return Ok(()),
+                }
+                self.ended(&name)
+            }
+            Some(Told::Worked) => {
+                self.working = self.working.saturating_sub(1);
+                Ok(())
+            }
+            Some(Told::Held(..) | Told::All) => Ok(()),
+        }
+    }
+
     /// The keeper was killed: another one gets all consoles.
     fn find_keeper(&mut self) -> Result<()> {
         // Until there is one, the end of the last is told again and again.
-        let found = Keeper::find(&self.machines.run()).inspect_err(|_| std::thread::sleep(PAUSE));
+        let found = Keeper::find(&self.machines).inspect_err(|_| std::thread::sleep(PAUSE));
         self.keeper = found?.0;
+        // Those of the one that is gone are nobody's to count.
+        self.working = 0;
         self.be_kept()?;
         self.watched.iter().try_for_each(|(name, watched)| self.keeper.hold(name, watched))
     }
@@ -238,7 +265,7 @@ impl Supervisor {
                 match one {
                     News::Caller => self.call(),
                     News::Handed => self.told(|supervisor| supervisor.take()),
-                    News::Unkept => self.told(Supervisor::find_keeper),
+                    News::Kept => self.told(Supervisor::hear_keeper),
                     News::Signal if self.signal()? => return Ok(()),
                     News::Signal => {}
                     News::Ended(name) => self.told(|supervisor| supervisor.ended(&name)),
@@ -263,7 +290,7 @@ impl Supervisor {
             }
             if ticked {
                 self.tend_servers();
-                if self.watched.is_empty() && self.working.is_empty() && !self.stay {
+                if self.watched.is_empty() && self.working == 0 && !self.stay {
                     return Ok(());
                 }
             }
@@ -335,7 +362,7 @@ impl Supervisor {
             (self.listener.as_fd(), Some(News::Caller)),
             (self.signals.as_fd(), Some(News::Signal)),
             (self.handed.as_fd(), Some(News::Handed)),
-            (self.keeper.as_fd(), Some(News::Unkept)),
+            (self.keeper.as_fd(), Some(News::Kept)),
             (self.bell.as_fd(), None),
         ]
     }
@@ -385,35 +412,24 @@ impl Supervisor {
                 send(&stream, &Granted { error: Some(Error::new(Kind::State, refusal)) }, &[])
             }
             Request::Start { names, debug } => {
-                let log = match fds.into_iter().next() {
-                    Some(stderr) => Log::file(File::from(stderr), Format::Text, debug),
-                    None => self.log().clone(),
-                };
-                self.work(|machines, hand| {
-                    let runtime = Runtime { log, ..machines.runtime.clone() };
-                    let runtime = if names.len() > 1 { runtime.for_many() } else { runtime };
-                    let machines = Machines { runtime, ..machines.clone() };
-                    start_all(&machines, &names, hand, &stream)
-                })
+                let fds: Vec<_> = std::iter::once(&stream).chain(&fds).map(AsFd::as_fd).collect();
+                self.work(&Task::Start { names, debug }, &fds)
             }
         }
     }
 
-    /// Lets a child do what takes time.
-    fn work(&mut self, task: impl FnOnce(&Machines, &Hand) -> Result<()>) -> Result<()> {
-        let (machines, hand) = (&self.machines, &self.hand);
-        let child = fork::fork(0, None, || {
-            // As the supervisor's caller had them, for the container's process to begin with.
-            let ready = event::unblock_signals(&[SIGCHLD, SIGTERM, SIGINT, SIGPIPE]);
-            match ready.map_err(Into::into).and_then(|()| task(machines, hand)) {
-                Ok(()) => 0,
-                Err(error) => {
-                    machines.runtime.log.warn(error);
-                    1
-                }
-            }
-        })?;
-        self.working.insert(child.pid);
+    /// Lets a child of the keeper's do what takes time.
+    fn work(&mut self, task: &Task, fds: &[BorrowedFd]) -> Result<()> {
+        let give = |supervisor: &Supervisor| {
+            let fds: Vec<_> = std::iter::once(supervisor.hand.as_fd()).chain(fds.iter().copied()).collect();
+            supervisor.keeper.work(task.clone(), &fds)
+        };
+        if give(self).is_err() {
+            // Killed just now.
+            self.find_keeper()?;
+            give(self)?;
+        }
+        self.working += 1;
         Ok(())
     }
 
@@ -472,7 +488,6 @@ impl Supervisor {
             if fork::wait_pid(pid).is_err() {
                 return;
             }
-            self.working.remove(&pid);
         }
     }
 
@@ -499,13 +514,7 @@ impl Supervisor {
         if left_alone {
             return Ok(());
         }
-        let name = name.to_owned();
-        self.work(move |machines, hand| {
-            let finished = finish(machines, hand, &name, pid, end);
-            finished.inspect_err(|error| {
-                let _ = Last::save(&run, &name, &end.words(), Some(error.to_string()));
-            })
-        })
+        self.work(&Task::Finish { name: name.to_owned(), pid, ended: end.exit().map(Into::into) }, &[])
     }
 
     /// Starts name servers again that have ended.
@@ -515,54 +524,6 @@ impl Supervisor {
             if let Err(error) = Server::new(&run, &network).revive() {
                 self.log().warn(error);
             }
-        }
-    }
-}
-
-/// Starts machines and tells the caller of each.
-fn start_all(machines: &Machines, names: &[String], hand: &Hand, caller: &OwnedFd) -> Result<()> {
-    let answer = |name: &str, error: Option<Error>| {
-        // A caller that is gone does not keep the machines from starting.
-        let _ = send(caller, &Started { name: name.to_owned(), error }, &[]);
-    };
-    if let Err(error) = machines.bring_networks_up(names) {
-        names.iter().for_each(|name| answer(name, Some(error.clone())));
-        return Ok(());
-    }
-    pool::each(names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
-        machines.start_one(name, hand)
-    })
-}
-
-/// Clears away what is left of a machine, unless somebody else has, and starts it again after a reboot.
-fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> Result<()> {
-    let lock = match machines.home.lock(name) {
-        // Removed meanwhile.
-        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-        lock => lock?,
-    };
-    let lived = match machines.container(name)? {
-        Some(container) if container.state.init_process_pid == pid && !container.is_alive() => {
-            crate::figures::age(container.state.init_process_start)
-        }
-        _ => return Ok(()),
-    };
-    let cgroup = machines.cgroup_of_one(&[name.to_owned()]);
-    machines.runtime.delete(name, false)?;
-    match end {
-        End::Reboot => {
-            // One that does nothing but reboot must not take a processor for itself.
-            if lived < SHORT {
-                std::thread::sleep(PAUSE);
-            }
-            machines.bring_networks_up(&[name.to_owned()])?;
-            machines.start_locked(name, &lock, hand)
-        }
-        _ => {
-            if let Some(cgroup) = cgroup {
-                cgroup.remove_parent();
-            }
-            Ok(())
         }
     }
 }

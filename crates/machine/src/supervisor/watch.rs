@@ -4,7 +4,7 @@ use super::console::Console;
 use crate::network::Lent;
 use offshoot_runtime::notify::Notify;
 use offshoot_sys::fork::{self, Exit};
-use offshoot_sys::libc::{SIGHUP, SIGINT};
+use offshoot_sys::libc::{SIGHUP, SIGINT, SIGKILL};
 use offshoot_sys::pidfd;
 use std::os::fd::OwnedFd;
 
@@ -26,6 +26,8 @@ pub struct Watched {
     pub lent: Option<Lent>,
     /// Whether somebody is stopping it, who also clears it away.
     pub left_alone: bool,
+    /// How it ended, if its parent has told.
+    pub told: Option<Exit>,
     /// How often its end was looked for.
     pub looks: u32,
 }
@@ -54,6 +56,16 @@ impl End {
         }
     }
 
+    /// As the kernel has it.
+    pub fn exit(self) -> Option<Exit> {
+        match self {
+            End::Reboot => Some(Exit::Signal(SIGHUP)),
+            End::PowerOff => Some(Exit::Signal(SIGINT)),
+            End::Other(exit) => Some(exit),
+            End::Unknown => None,
+        }
+    }
+
     /// In words.
     pub fn words(self) -> String {
         match self {
@@ -61,10 +73,7 @@ impl End {
             End::PowerOff => "powered off".into(),
             End::Other(Exit::Code(code)) => format!("init exited with {code}"),
             End::Other(Exit::Signal(signal)) => format!("init was killed by signal {signal}"),
-            End::Unknown => {
-                "ended; how is not known, as it was not this supervisor's child and the kernel is older than Linux 6.15"
-                    .into()
-            }
+            End::Unknown => "ended; how is not known, as its keeper was killed".into(),
         }
     }
 }
@@ -72,7 +81,7 @@ impl End {
 impl Watched {
     /// A machine with this init.
     pub fn new(process: OwnedFd, pid: i32) -> Watched {
-        Watched { process, pid, console: None, notify: None, lent: None, left_alone: false, looks: 0 }
+        Watched { process, pid, console: None, notify: None, lent: None, left_alone: false, told: None, looks: 0 }
     }
 
     /// Hears what its init says; whether that is that it is ready.
@@ -85,9 +94,13 @@ impl Watched {
         ready
     }
 
-    /// How it ended; `None` to ask again. A child tells it when it is reaped; another's is told by the kernel once that other,
-    /// who may take a moment, has reaped it.
+    /// How it ended; `None` to ask again. Its parent tells, who may take a moment to reap it: the keeper, or this process where
+    /// that was killed. Failing both, the kernel tells others since Linux 6.15, but of an init that was ended by reboot(2) only
+    /// that it was killed (seen on 6.18).
     pub fn end(&mut self) -> Option<End> {
+        if let Some(exit) = self.told {
+            return Some(End::of(Some(exit)));
+        }
         match fork::try_wait(&self.process) {
             Ok(Some(exit)) => return Some(End::of(Some(exit))),
             Ok(None) => return None,
@@ -95,8 +108,9 @@ impl Watched {
             Err(_) => {}
         }
         self.looks += 1;
-        match pidfd::exit(&self.process).or_else(|| self.unreaped()) {
+        match self.unreaped() {
             None if self.looks < LOOKS => None,
+            None => Some(End::of(pidfd::exit(&self.process).filter(|exit| *exit != Exit::Signal(SIGKILL)))),
             exit => Some(End::of(exit)),
         }
     }
