@@ -9,6 +9,7 @@ pub mod config;
 pub mod default;
 pub mod events;
 pub mod features;
+mod go;
 pub mod linux;
 pub mod parse;
 pub mod resources;

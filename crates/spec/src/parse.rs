@@ -1,8 +1,9 @@
 //! Reading JSON as Go's decoder does where callers depend on it.
 
+use crate::go::Go;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_path_to_error::{Path, Segment};
+use serde_path_to_error::{Path, Segment, Track};
 use std::fmt;
 
 /// Text that is not the JSON that was asked for.
@@ -32,16 +33,16 @@ impl std::error::Error for Error {
     }
 }
 
-/// Parses `text`. Callers written in Go send `null` for empty lists, maps and structures, and Go keeps the
-/// last of two equal keys, and takes `CPU` beside `cpu` for more of the same; serde refuses all three. Such text is
-/// rare, so only a failed parse pays for a second one over a tree without them.
+/// Parses `text` as Go would (see `go.rs`). Of two equal keys Go keeps the last, and it takes `CPU` beside `cpu` for more of the
+/// same; serde refuses both. Such text is rare, so only a failed parse pays for a second one over a tree.
 ///
 /// # Errors
 /// The text is not JSON, or values are not of the type that the specification gives them: all of these.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(text).or_else(|_| {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let parsed = T::deserialize(Go(&mut json)).and_then(|parsed| json.end().map(|()| parsed));
+    parsed.or_else(|_| {
         let mut tree: Value = serde_json::from_slice(text).map_err(Error::Syntax)?;
-        drop_nulls(&mut tree);
         join_cases(&mut tree);
         from_tree(tree)
     })
@@ -51,13 +52,14 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
 fn from_tree<T: DeserializeOwned>(mut tree: Value) -> Result<T, Error> {
     let mut all = Vec::new();
     loop {
-        match serde_path_to_error::deserialize(&tree) {
+        let mut track = Track::new();
+        match T::deserialize(Go(serde_path_to_error::Deserializer::new(&tree, &mut track))) {
             Ok(parsed) if all.is_empty() => return Ok(parsed),
             Ok(_) => return Err(Error::Types(all)),
             Err(error) => {
-                let path = error.path().clone();
+                let path = track.path();
                 let root = matches!(path.iter().next(), None | Some(Segment::Unknown));
-                all.push(if root { error.to_string() } else { format!("{path}: {}", error.inner()) });
+                all.push(if root { error.to_string() } else { format!("{path}: {error}") });
                 // Every round takes a key away, so this ends; what is left of very many is not worth more rounds.
                 if all.len() == MOST || !remove(&mut tree, &path) {
                     return Err(Error::Types(all));
@@ -83,20 +85,6 @@ fn remove(tree: &mut Value, path: &Path) -> bool {
     match (parent, steps[last]) {
         (Some(Value::Object(map)), Segment::Map { key }) => map.remove(key).is_some(),
         _ => false,
-    }
-}
-
-fn drop_nulls(tree: &mut Value) {
-    match tree {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(list) => {
-            list.retain(|value| !value.is_null());
-            list.iter_mut().for_each(drop_nulls);
-        }
-        _ => {}
     }
 }
 
@@ -130,14 +118,6 @@ mod tests {
         let cpu = resources.cpu.unwrap();
         assert_eq!((cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()), (Some(5), "0", "1"));
         assert_eq!(resources.hugepage_limits[0].page_size, "2MB");
-    }
-
-    #[test]
-    fn null_is_absence_as_in_go() {
-        let spec: Spec =
-            from_slice(br#"{"mounts":null,"process":{"args":null,"user":null,"cwd":"/"},"linux":null}"#).unwrap();
-        assert!(spec.mounts.is_empty() && spec.linux.is_none());
-        assert_eq!(spec.process.unwrap().cwd, "/");
     }
 
     #[test]

@@ -11,8 +11,7 @@ pub struct Resources {
     pub devices: Vec<DeviceRule>,
     /// Memory.
     pub memory: Option<Memory>,
-    /// CPU. The alias, as those below: Go's decoder does not look at case, and callers have come to write these.
-    #[serde(alias = "CPU")]
+    /// CPU.
     pub cpu: Option<Cpu>,
     /// Number of tasks.
     pub pids: Option<Pids>,
@@ -86,10 +85,8 @@ pub struct Cpu {
     /// v1.
     pub realtime_period: Option<u64>,
     /// CPU list.
-    #[serde(alias = "Cpus")]
     pub cpus: String,
     /// Memory node list.
-    #[serde(alias = "Mems")]
     pub mems: String,
     /// 1 is SCHED_IDLE.
     pub idle: Option<i64>,
@@ -151,7 +148,6 @@ json! {
 /// Huge pages of one size.
 pub struct HugepageLimit {
     /// `64KB`, `2MB`, `1GB`.
-    #[serde(alias = "pagesize")]
     pub page_size: String,
     /// Bytes.
     pub limit: u64,
