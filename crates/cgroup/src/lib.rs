@@ -190,6 +190,32 @@ impl Cgroup {
         std::mem::take(&mut self.tasks)
     }
 
+    /// One of [`Cgroup::task_files`] anew. Somebody removed the cgroup while it was empty, before the process came: another
+    /// container of that path has ended, say.
+    ///
+    /// # Errors
+    /// When it cannot be made again, or is not this one's to make.
+    pub fn task_file_again(&mut self, index: usize) -> Result<OwnedFd> {
+        let v1 = self.joined.iter().enumerate().filter(|(_, joined)| !joined.hierarchy.is_unified());
+        let at = v1.map(|(at, _)| at).nth(index).ok_or_else(|| Error::new("there is no such hierarchy"))?;
+        let opened = self.make_again(at).and_then(|()| self.joined[at].dir.open("tasks", libc::O_WRONLY));
+        opened.map_err(|e| e.while_doing("unable to apply cgroup configuration"))
+    }
+
+    fn make_again(&mut self, at: usize) -> Result<()> {
+        // A unit's is systemd's to make, an exec'd process's its container's.
+        let plan = if self.unit.is_none() { self.plan.take() } else { None };
+        let Some(plan) = plan else {
+            return Err(Error::new("the container's cgroup is gone"));
+        };
+        let joined = &mut self.joined[at];
+        let made = joined.make_again(&plan).and_then(|()| if joined.made { Ok(()) } else { check_unused(joined) });
+        let mine = plan.before_join.iter().filter(|write| joined.hierarchy.controllers.contains(&write.controller));
+        let mine: Vec<_> = mine.cloned().collect();
+        self.plan = Some(plan);
+        made.and_then(|()| self.write_all(&mine))
+    }
+
     /// Moves a process in: with systemd by starting the unit around it, with the limits that systemd knows; else by
     /// its number, for a process that could not be created inside.
     ///
@@ -215,11 +241,18 @@ impl Cgroup {
         self.write_pid(pid, |_| true)
     }
 
-    fn write_pid(&self, pid: i32, which: impl Fn(&Joined) -> bool) -> Result<()> {
+    fn write_pid(&mut self, pid: i32, which: impl Fn(&Joined) -> bool) -> Result<()> {
         let lenient = self.rootless && self.plan.as_ref().is_none_or(|plan| !plan.path_given);
-        for joined in self.joined.iter().filter(|joined| which(joined)) {
-            match write_pid(&joined.dir, pid) {
-                Err(_) if joined.hierarchy.optional => {}
+        for at in 0..self.joined.len() {
+            if !which(&self.joined[at]) {
+                continue;
+            }
+            let mut written = write_pid(&self.joined[at].dir, pid);
+            if written.as_ref().is_err_and(Error::is_absent) && self.make_again(at).is_ok() {
+                written = write_pid(&self.joined[at].dir, pid);
+            }
+            match written {
+                Err(_) if self.joined[at].hierarchy.optional => {}
                 Err(e) if e.is_permission() && self.mover.is_some() => self.ask_mover(pid)?,
                 Err(e) if lenient && e.is_permission() => {}
                 Err(e) => return Err(e.while_doing(format_args!("error adding pid {pid} to cgroups"))),

@@ -59,6 +59,16 @@ impl Joined {
         }
     }
 
+    /// Makes the directory once more, which somebody removed.
+    pub(crate) fn make_again(&mut self, plan: &CgroupPlan) -> Result<()> {
+        let again = Joined::make(&self.hierarchy, plan)?;
+        let mut made_above = std::mem::take(&mut self.made_above);
+        *self = again;
+        made_above.append(&mut self.made_above);
+        self.made_above = made_above;
+        Ok(())
+    }
+
     /// Removes the directory, with all in it, if it was made here, and the ones above that nobody else uses.
     pub(crate) fn unmake(&mut self) -> Result<()> {
         if self.made {

@@ -85,9 +85,15 @@ fn inhabitant(cgroup: &Cgroup) -> Child {
     let paths = cgroup.state().paths();
     let files = paths.iter().map(|(controller, dir)| {
         let file = if controller.is_empty() { "cgroup.procs" } else { "tasks" };
-        format!("echo 0 > {dir}/{file}\n")
+        format!("{dir}/{file}")
     });
-    let script: String = files.chain(["echo ready; exec sleep 1000".to_string()]).collect();
+    sleeper(files)
+}
+
+/// A shell that writes `0` into files, and then waits.
+fn sleeper(files: impl Iterator<Item = String>) -> Child {
+    let enter = files.map(|file| format!("echo 0 > {file}\n"));
+    let script: String = enter.chain(["echo ready; exec sleep 1000".to_string()]).collect();
     let mut child = Command::new("sh").args(["-ec", &script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
@@ -103,6 +109,36 @@ fn file(cgroup: &Cgroup, controller: &str, name: &str) -> String {
     let paths = cgroup.state().paths();
     let dir = paths.get(controller).or_else(|| paths.get("")).unwrap();
     std::fs::read_to_string(Path::new(dir).join(name)).unwrap().trim().to_string()
+}
+
+#[test]
+fn one_that_is_taken_away_before_a_process_comes_is_made_again() {
+    let Some(own) = Own::new("again") else { return };
+    let mut cgroup = own.prepare("/deep/c1");
+    let gone = || own.dirs().iter().for_each(|dir| drop(std::fs::remove_dir(dir.join("deep/c1"))));
+    let files = cgroup.take_task_files();
+    gone();
+    for (index, old) in files.iter().enumerate() {
+        use nix::errno::Errno;
+        assert_eq!(nix::unistd::write(old, b"0"), Err(Errno::ENODEV));
+        let new = cgroup.task_file_again(index).unwrap();
+        let new = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&new));
+        let mut child = sleeper([new].into_iter());
+        child.kill().unwrap();
+        reap(child);
+    }
+    assert!(cgroup.task_file_again(files.len()).is_err());
+    // The same for who is moved by number.
+    gone();
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let attached = cgroup.attach(child.id().try_into().unwrap());
+    let pids = cgroup.all_pids();
+    child.kill().unwrap();
+    reap(child);
+    attached.unwrap();
+    assert_eq!(pids.unwrap().len(), 1);
+    cgroup.undo().unwrap();
+    assert!(!own.exists());
 }
 
 #[test]

@@ -90,6 +90,7 @@ pub fn create(plan: &Plan, io: Io, save: &mut Save) -> Result<Created> {
         maps: IdMaps::default(),
         resctrl: None,
         attached: true,
+        entered: false,
         count: 0,
         state: serde_json::Value::Null,
     };
@@ -123,6 +124,7 @@ pub fn exec(exec: Exec, io: Io) -> Result<Created> {
         maps: IdMaps::default(),
         resctrl: None,
         attached: true,
+        entered: false,
         count: 0,
         state: exec.state,
     };
@@ -144,6 +146,8 @@ struct Host<'a> {
     resctrl: Option<crate::rdt::Group>,
     /// Whether the clone put the process into its cgroup (or it does so itself).
     attached: bool,
+    /// Whether the process is past its cgroups.
+    entered: bool,
     /// Steps done, for failures on purpose.
     count: usize,
     state: serde_json::Value,
@@ -237,6 +241,7 @@ impl Host<'_> {
                     end.go(self.pid())?;
                 }
                 Some(Report::Forked(pid)) => self.forked(pid)?,
+                Some(Report::Tasks(index)) => self.tasks(end, index)?,
                 Some(Report::Source(index)) => self.source(end, index)?,
                 Some(Report::Listener(fd)) => {
                     self.listener(fd)?;
@@ -271,7 +276,19 @@ impl Host<'_> {
         Ok(())
     }
 
+    fn tasks(&mut self, end: &HostEnd, index: u32) -> Result<()> {
+        // Nothing of cgroups is for a process that has left the host's namespaces, whatever it says.
+        if self.entered {
+            return Err(Error::new("the container's process asked for a cgroup that it is in"));
+        }
+        match self.with_cgroup(|cgroup| cgroup.task_file_again(index as usize))? {
+            Some(tasks) => end.send_fd(tasks.as_fd()),
+            None => Err(Error::new("there is no cgroup")),
+        }
+    }
+
     fn at(&mut self, point: Sync, save: &mut Save) -> Result<()> {
+        self.entered = true;
         let steps = match self.plan {
             Some(plan) => plan.host(point),
             None if point == Sync::Attached => vec![HostStep::Attach, HostStep::OomScoreAdj],

@@ -19,6 +19,8 @@ pub enum Report {
     At(Sync),
     /// The launcher made init, with this process id in the host's namespace.
     Forked(i32),
+    /// A v1 cgroup has gone before it could enter: index of the `tasks` file, which it needs anew.
+    Tasks(u32),
     /// It needs the source of a bind mount opened with the host's rights: index of the step.
     Source(u32),
     /// It holds the seccomp listener in this descriptor.
@@ -50,6 +52,7 @@ impl Report {
         match self {
             Report::At(sync) => vec![b'S', sync_code(*sync)],
             Report::Forked(pid) => number(b'F', *pid),
+            Report::Tasks(index) => number(b'T', *index as i32),
             Report::Source(index) => number(b'O', *index as i32),
             Report::Listener(fd) => number(b'L', *fd),
             Report::Done => vec![b'D'],
@@ -69,6 +72,7 @@ impl Report {
                 Report::At(all.into_iter().find(|sync| [sync_code(*sync)] == *rest)?)
             }
             b'F' => Report::Forked(number()?),
+            b'T' => Report::Tasks(u32::try_from(number()?).ok()?),
             b'O' => Report::Source(u32::try_from(number()?).ok()?),
             b'L' => Report::Listener(number()?),
             b'D' if rest.is_empty() => Report::Done,
@@ -120,7 +124,7 @@ impl HostEnd {
         path::write_all(&self.0, &pid.to_le_bytes()).map_err(Into::into)
     }
 
-    /// Answers [`Report::Source`].
+    /// Answers [`Report::Source`] and [`Report::Tasks`].
     ///
     /// # Errors
     /// The process is gone.
@@ -167,12 +171,12 @@ impl ChildEnd {
         }
     }
 
-    /// Asks for a source of a bind mount.
+    /// Asks for a descriptor.
     ///
     /// # Errors
     /// The host is gone.
-    pub fn ask_source(&self, index: u32) -> Result<OwnedFd> {
-        self.tell(&Report::Source(index))?;
+    pub fn ask_fd(&self, report: &Report) -> Result<OwnedFd> {
+        self.tell(report)?;
         let (_, fds) = socket::recv(self.fd()?, &mut [0; 4])?;
         fds.into_iter().next().ok_or_else(gone)
     }
@@ -192,6 +196,7 @@ mod tests {
             Report::At(Sync::Attached),
             Report::At(Sync::Ready),
             Report::Forked(70_000),
+            Report::Tasks(2),
             Report::Source(3),
             Report::Listener(9),
             Report::Done,

@@ -1,6 +1,7 @@
 //! First steps: cgroups, namespaces, session, keyring.
 
 use crate::error::{Context, Error, Result};
+use crate::protocol::Report;
 use crate::stage::Stage;
 use offshoot_plan::{HookKind, Kind};
 use offshoot_sys::{Errno, libc, path, process};
@@ -10,12 +11,25 @@ use std::os::fd::AsFd;
 const KEY_POSSESSOR_SEARCH: u32 = 0x0800_0000;
 const KEY_USER_SEARCH: u32 = 0x0008_0000;
 
+/// How often a cgroup is made again.
+const TRIES: u32 = 3;
+
 impl Stage<'_> {
     /// A process that writes itself into `tasks` takes 33 µs, where `cgroup.procs` waits for an RCU grace period
     /// of 5 to 21 ms (Linux 6.18). It has one thread, so both mean the same.
     pub fn join_cgroups(&mut self) -> Result<()> {
-        for tasks in self.opened.tasks.drain(..) {
-            path::write_all(&tasks, b"0").context(|| "enter the cgroup".into())?;
+        for (index, mut tasks) in (0..).zip(std::mem::take(&mut self.opened.tasks)) {
+            let mut tries = 0;
+            loop {
+                match path::write_all(&tasks, b"0") {
+                    // It was empty, and somebody removed it.
+                    Err(error) if error.errno() == Errno::ENODEV && tries < TRIES => {
+                        tasks = self.host.ask_fd(&Report::Tasks(index))?;
+                    }
+                    entered => break entered.context(|| "enter the cgroup".into())?,
+                }
+                tries += 1;
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! before anyone can see it.
 
 use crate::error::{Context, Error, Result};
+use crate::protocol::Report;
 use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_identity::PROC_MAGIC;
@@ -88,12 +89,12 @@ impl Stage<'_> {
             return clone_or_take(&self.opened.sources, index);
         }
         if bind.idmap.is_some() {
-            return self.host.ask_source(wanted.index as u32);
+            return self.host.ask_fd(&Report::Source(wanted.index as u32));
         }
         let flags = OPEN_TREE_CLONE | if bind.recursive { AT_RECURSIVE } else { 0 };
         match open_tree(None, &bind.source, flags) {
             Err(error) if error.errno() == Errno::EACCES && self.in_userns && !self.job.unprivileged => {
-                self.host.ask_source(wanted.index as u32)
+                self.host.ask_fd(&Report::Source(wanted.index as u32))
             }
             result => result.map_err(Into::into),
         }
