@@ -3,39 +3,13 @@
 
 use crate::definition::Machine;
 use crate::error::{Error, Result};
-use crate::home::{self, Home};
+use crate::home::Home;
 use crate::network::Attachment;
 use offshoot_spec::Resources;
 use serde_json::{Map, Value, json};
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-/// Units of systemd 252 to 257 that a machine in a farm does without: there is no hardware to watch, nobody to log in,
-/// nothing to be tidied on a schedule.
-const MASKED: &[&str] = &[
-    "systemd-udevd.service",
-    "systemd-udevd-control.socket",
-    "systemd-udevd-kernel.socket",
-    "systemd-udev-trigger.service",
-    "systemd-udev-settle.service",
-    "systemd-logind.service",
-    "getty.target",
-    "getty-static.service",
-    "console-getty.service",
-    "serial-getty@.service",
-    "timers.target",
-    "systemd-journal-flush.service",
-    "systemd-update-utmp.service",
-    "systemd-update-utmp-runlevel.service",
-    "e2scrub_reap.service",
-    "dev-hugepages.mount",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "sys-kernel-config.mount",
-    "sys-fs-fuse-connections.mount",
-];
-const JOURNAL: &str = "[Journal]\nStorage=volatile\nRuntimeMaxUse=1M\nRuntimeMaxFileSize=512K\n";
 
 impl Home {
     /// The text of a machine's `config.json`.
@@ -99,42 +73,11 @@ impl Home {
         if machine.networks.iter().any(is_set) {
             mounts.push(bind(self.machine(&machine.name).join("resolv.conf"), "/etc/resolv.conf"));
         }
-        if machine.lean {
-            mounts.push(bind(self.lean().join("units"), "/run/systemd/system.control"));
-            mounts.push(bind(self.lean().join("journald"), "/run/systemd/journald.conf.d"));
+        // To another init it would mean nothing.
+        if machine.lean && machine.notify {
+            mounts.extend(self.lean_mounts().map(|(source, destination)| bind(source, destination)));
         }
         mounts
-    }
-
-    fn lean(&self) -> PathBuf {
-        self.path.join("lean")
-    }
-
-    /// Makes what lean machines see of it: a directory of units that lead to nothing, in the place that comes before all
-    /// others (man 5 systemd.unit), and a setting of the journal.
-    ///
-    /// # Errors
-    /// A file cannot be made.
-    pub fn make_lean(&self) -> Result<()> {
-        let (units, journald) = (self.lean().join("units"), self.lean().join("journald"));
-        for dir in [&units, &journald] {
-            fs::create_dir_all(dir).map_err(|error| Error::io(format_args!("make {}", dir.display()), &error))?;
-        }
-        for unit in MASKED {
-            let link = units.join(unit);
-            match symlink("/dev/null", &link) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io(format_args!("make {}", link.display()), &error));
-                }
-                _ => {}
-            }
-        }
-        home::write_text(&journald.join("offshoot.conf"), JOURNAL.as_bytes(), false)?;
-        // The guest's own root, which is nobody here, has to read it.
-        use std::os::unix::fs::PermissionsExt;
-        let file = journald.join("offshoot.conf");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
-            .map_err(|error| Error::io(format_args!("open {}", file.display()), &error))
     }
 }
 
@@ -193,7 +136,6 @@ fn resources(limits: &Resources) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::definition::Limits;
-    use crate::testing::Scratch;
 
     fn config(machine: &Machine) -> Value {
         serde_json::from_slice(&Home::new("/h").config(machine).unwrap()).unwrap()
@@ -219,8 +161,8 @@ mod tests {
             Attachment::Network { network: "n".into(), address: [10, 0, 0, 2].into(), dhcp: false },
             Attachment::Device { device: "eth7".into() },
         ];
-        let machine =
-            Machine { name: "a".into(), networks, lean: true, devices: vec!["/dev/null".into()], ..Machine::default() };
+        let devices = vec!["/dev/null".into()];
+        let machine = Machine { name: "a".into(), networks, lean: true, notify: true, devices, ..Machine::default() };
         let config = config(&machine);
         assert_eq!(config["linux"]["netDevices"], json!({"eth7": {}}));
         assert_eq!(
@@ -229,17 +171,12 @@ mod tests {
         );
         let mounts: Vec<_> =
             config["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].clone()).collect();
-        assert_eq!(mounts, ["/etc/resolv.conf", "/run/systemd/system.control", "/run/systemd/journald.conf.d"]);
+        let lean = ["system.control", "system-generators", "journald.conf.d", "system.conf.d"];
+        assert_eq!(mounts[0], "/etc/resolv.conf");
+        assert_eq!(mounts[1..], lean.map(|name| format!("/run/systemd/{name}")));
+        let other = Machine { notify: false, networks: Vec::new(), ..machine.clone() };
+        assert_eq!(self::config(&other)["mounts"], json!([]), "no systemd, nothing to tell it");
         let wrong = Machine { devices: vec!["/etc/passwd".into()], ..machine };
         assert!(Home::new("/h").config(&wrong).unwrap_err().to_string().contains("it is no device"));
-    }
-
-    #[test]
-    fn lean_units_lead_to_nothing() {
-        let scratch = Scratch::new("lean");
-        let home = Home::new(scratch.path());
-        home.make_lean().unwrap();
-        home.make_lean().unwrap();
-        assert_eq!(fs::read_link(scratch.path().join("lean/units/getty.target")).unwrap(), Path::new("/dev/null"));
     }
 }

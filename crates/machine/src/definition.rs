@@ -211,6 +211,10 @@ impl Home {
     /// A file cannot be written.
     pub fn save(&self, machine: &Machine) -> Result<()> {
         let dir = self.machine(&machine.name);
+        if machine.lean {
+            // An earlier version may have made less than the new file names.
+            self.make_lean()?;
+        }
         home::write_text(&dir.join("config.json"), &self.config(machine)?, true)?;
         home::write(&dir.join("machine.json"), machine, true)
     }

@@ -64,12 +64,17 @@ impl Machines {
                 return Err(exists("clone").hint(format!("offshoot clone rm {name}, or choose another name")));
             }
         }
-        if wanted.like.lean {
-            self.home.make_lean()?;
-        }
         let notify = ["usr/lib/systemd/systemd", "lib/systemd/systemd"]
             .iter()
             .any(|program| matches!(store.resolve_file(&image, Path::new(program)), Ok(Some(_))));
+        match (wanted.like.lean, notify) {
+            (true, true) => self.home.make_lean()?,
+            (true, false) => {
+                let image = &wanted.like.image;
+                self.runtime.log.warn(format_args!("image {image:?} has no systemd, so --lean changes nothing"));
+            }
+            _ => {}
+        }
         let making = self.making();
         home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
         let given = self.networks(wanted);

@@ -9,6 +9,7 @@ mod error;
 mod figures;
 pub mod home;
 mod launch;
+mod lean;
 mod machines;
 pub mod name;
 pub mod network;

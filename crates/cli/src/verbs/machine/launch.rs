@@ -58,7 +58,7 @@ pub static LAUNCH: Command = Command::new("launch", "make machines of an image a
         Flag::number("order", "lower ones start earlier and stop later (default: 0)"),
         Flag::switch(
             "lean",
-            "for a systemd guest: volatile journal, no udev, logind, getty or timers; the image is left as it is",
+            "for systemd guests: no udev, logind, getty, timers or journal on disk, half the time to boot; others boot as ever",
         ),
         Flag::text("env", "KEY=value of its init").short("e").many(),
         Flag::text("device", "a device of the host that it gets").many(),
