@@ -384,8 +384,12 @@ fn check_namespaces(spec: &Spec, linux: &Linux, ns: &Namespaces, report: &mut Re
             report.problem(path, "unable to restrict sys entries without a private MNT namespace");
         }
         for (i, entry) in list.iter().enumerate() {
-            if !entry.starts_with('/') || entry.contains('\0') {
-                report.problem(format!("{path}[{i}]"), format!("{entry:?} is not an absolute path"));
+            if entry.is_empty() || entry.contains('\0') {
+                report.problem(format!("{path}[{i}]"), format!("{entry:?} is not a path"));
+            } else if !entry.starts_with('/') {
+                report.warn(format!(
+                    "{path}[{i}]: {entry:?} is taken as /{entry}: the specification requires an absolute path, and later versions may refuse it"
+                ));
             }
         }
     }

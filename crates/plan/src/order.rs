@@ -8,7 +8,7 @@ use crate::namespaces::{Entry, Kind, Namespaces};
 use crate::step::{HookKind, HostStep, Step, Sync};
 use crate::{Plan, Process};
 use offshoot_spec::{Linux, Spec};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the host does before the first process exists.
 pub fn prepare(plan: &Plan) -> Vec<HostStep> {
@@ -163,10 +163,10 @@ fn finish_root(steps: &mut Vec<Step>, spec: &Spec, linux: &Linux, plan: &Plan) {
     }
     // Sysctls first: /proc/sys is usually among the read-only paths.
     steps.extend(plan.sysctls.iter().cloned().map(Step::Sysctl));
-    steps.extend(linux.readonly_paths.iter().map(|path| Step::ReadonlyPath(PathBuf::from(path))));
+    steps.extend(linux.readonly_paths.iter().map(|path| Step::ReadonlyPath(Path::new("/").join(path))));
     if !linux.masked_paths.is_empty() {
         let mut paths: Vec<PathBuf> = Vec::new();
-        for path in linux.masked_paths.iter().map(PathBuf::from) {
+        for path in linux.masked_paths.iter().map(|path| Path::new("/").join(path)) {
             if !paths.contains(&path) {
                 paths.push(path);
             }

@@ -118,9 +118,9 @@ pub fn rewrite_further(process: &mut Process, facts: &Facts) {
     process::rewrite(process, facts);
 }
 
-/// Whether a path is `dir` or something in it.
+/// Whether a path, seen from `/`, is `dir` or something in it.
 fn below(path: &str, dir: &str) -> bool {
-    std::path::Path::new(path).starts_with(dir)
+    std::path::Path::new("/").join(path).starts_with(dir)
 }
 
 /// `net.ipv4.ping_group_range` may only name groups that the container has.

@@ -264,6 +264,14 @@ fn masked_and_read_only_paths() {
             "ro,relatime",
         ),
     ]);
+    let relative = place.prints(
+        |c| {
+            c["linux"]["maskedPaths"] = json!(["secrets", "../key"]);
+            c["linux"]["readonlyPaths"] = json!(["./kept"]);
+        },
+        "ls -A /secrets; cat /key; echo x 2>/dev/null >/kept/x || echo no",
+    );
+    assert!(relative.starts_with("no\n") && relative.contains("\"secrets\\\" is taken as /secrets"), "{relative}");
 }
 
 #[test]

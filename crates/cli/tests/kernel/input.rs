@@ -78,8 +78,8 @@ const BROKEN: &[Broken] = &[
     ("propagation", |c| c["linux"]["rootfsPropagation"] = "x".into(), "linux.rootfsPropagation"),
     ("personality", |c| c["linux"]["personality"] = json!({"domain": "X"}), "linux.personality.domain"),
     ("memory policy", |c| c["linux"]["memoryPolicy"] = json!({"mode": "X"}), "linux.memoryPolicy"),
-    ("masked path", |c| c["linux"]["maskedPaths"] = json!(["x"]), "linux.maskedPaths[0]"),
-    ("read-only path", |c| c["linux"]["readonlyPaths"] = json!(["../x"]), "linux.readonlyPaths[0]"),
+    ("masked path", |c| c["linux"]["maskedPaths"] = json!(["a\0b"]), "linux.maskedPaths[0]"),
+    ("read-only path", |c| c["linux"]["readonlyPaths"] = json!([""]), "linux.readonlyPaths[0]"),
     ("device type", |c| c["linux"]["devices"] = json!([{"path": "/dev/x", "type": "x"}]), "linux.devices[0].type"),
     ("device path", |c| c["linux"]["devices"] = json!([{"path": "x", "type": "c"}]), "linux.devices[0].path"),
     (
