@@ -5,7 +5,7 @@ use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
 use crate::descriptors::Descriptors;
 use crate::launch::Launch;
-use crate::ranges::Claim;
+use crate::ranges::{self, Claim};
 use crate::rootfs::{self, Look, Refusal, Rootfs};
 use crate::state::{ConfigView, VERSION};
 use crate::system::{System, Take};
@@ -70,6 +70,7 @@ impl Runtime {
         let Decision { plan, mut rootfs } = self.decide(wanted, bundle, system)?;
         let socket = wanted.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
+        ranges::step(3)?;
         let mut container = self.reserve(record(&plan, bundle, rootfs.as_ref(), system))?;
         ids.into_iter().for_each(Claim::keep);
         let root = match &mut rootfs {

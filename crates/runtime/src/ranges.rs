@@ -6,6 +6,7 @@
 //! gone, whoever died when: by `delete`, or by the next who finds no other range free.
 
 use crate::{Error, Kind, Result};
+use offshoot_engine::failpoint;
 use offshoot_sys::libc::{LOCK_EX, LOCK_NB};
 use offshoot_sys::{path, process};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -84,9 +85,13 @@ impl Pool {
         // What is there by that name was found abandoned.
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(|e| failed(&e))?;
         let mut claim = Claim { first, path, lock: None };
+        step(0)?;
         path::flock(&file, LOCK_EX | LOCK_NB).map_err(|error| failed(&error.into()))?;
-        let written = claim.lock.insert(file).write_all(owner.as_os_str().as_bytes());
-        written.map_err(|error| failed(&error)).map(|()| claim)
+        let file = claim.lock.insert(file);
+        step(1)?;
+        file.write_all(owner.as_os_str().as_bytes()).map_err(|error| failed(&error))?;
+        step(2)?;
+        Ok(claim)
     }
 
     /// The range that the next one would get, without taking it.
@@ -97,9 +102,19 @@ impl Pool {
         self.free(&self.taken()).ok_or_else(|| self.exhausted())
     }
 
-    /// Gives a range back. It is no error if nobody has it.
-    pub fn give_back(&self, first: u32) {
-        let _ = fs::remove_file(self.path(first));
+    /// Gives back a range of `owner`, whose state directory is gone. It is no error if he has it no more: from that moment on
+    /// the next one who finds no other may have taken it.
+    pub fn give_back(&self, first: u32, owner: &Path) {
+        let path = self.path(first);
+        let locked = File::open(&self.dir).map(|dir| path::flock(&dir, LOCK_EX).map(|()| dir));
+        if let Ok(Ok(_lock)) = locked
+            && fs::read(&path).is_ok_and(|text| text == owner.as_os_str().as_bytes())
+            // A new one of the same name.
+            && !is_locked(&path)
+            && owner.symlink_metadata().is_err()
+        {
+            let _ = fs::remove_file(path);
+        }
     }
 
     fn path(&self, first: u32) -> PathBuf {
@@ -131,8 +146,7 @@ impl Pool {
         let Ok(text) = fs::read(&path) else { return false };
         let owner = Path::new(std::ffi::OsStr::from_bytes(&text));
         let exists = !text.is_empty() && owner.symlink_metadata().is_ok();
-        let locked = || File::open(&path).is_ok_and(|file| path::flock(&file, LOCK_EX | LOCK_NB).is_err());
-        !exists && !locked() && !process::user_has_processes(first)
+        !exists && !is_locked(&path) && !process::user_has_processes(first)
     }
 
     fn exhausted(&self) -> Error {
@@ -158,6 +172,16 @@ impl Drop for Claim {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether somebody is about to make the state directory of whoever has this record.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| path::flock(&file, LOCK_EX | LOCK_NB).is_err())
+}
+
+/// A place where tests kill it.
+pub(crate) fn step(index: usize) -> Result<()> {
+    failpoint::check("ids", index).map_err(|error| Error::new(Kind::System, error.to_string()))
 }
 
 /// The ranges in `/etc/subuid` or `/etc/subgid` of the users that `whose` picks: first, and the one after the last.
@@ -219,7 +243,7 @@ mod tests {
     fn a_range_is_taken_once_and_can_be_given_back() {
         let scratch = Scratch::new("ranges");
         let pool = pool(&scratch, 2);
-        let owner = scratch.path();
+        let (owner, gone) = (scratch.path(), scratch.path().join("gone"));
         let first = pool.take(owner).unwrap();
         let second = pool.take(owner).unwrap();
         assert_eq!((first.first, second.first), (FIRST, FIRST + IDS));
@@ -228,9 +252,17 @@ mod tests {
         assert_eq!(pool.next().unwrap(), FIRST);
         second.keep();
         assert_eq!(pool.take(owner).unwrap().first, FIRST);
-        pool.give_back(FIRST + IDS);
-        let kept = pool.take(owner).unwrap();
-        assert_eq!((kept.first, pool.next().unwrap()), (FIRST, FIRST + IDS));
+        // It is another's, or its owner's who is there.
+        pool.give_back(FIRST + IDS, &gone);
+        pool.give_back(FIRST + IDS, owner);
+        assert_eq!(pool.taken(), [FIRST + IDS]);
+        let kept = pool.take(&gone).unwrap();
+        // Somebody of the same name as the one who gives it back is about to be there.
+        pool.give_back(FIRST, &gone);
+        assert_eq!(pool.taken(), [FIRST, FIRST + IDS]);
+        kept.keep();
+        pool.give_back(FIRST, &gone);
+        assert_eq!(pool.taken(), [FIRST + IDS]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::ranges::Pool;
 use crate::{Container, Error};
+use offshoot_engine::failpoint;
 use offshoot_sys::libc::{self, SIGKILL};
 use offshoot_sys::mount::{self, MountAttr};
 use offshoot_sys::{Errno, event, event::POLLIN, path, pidfd};
@@ -14,6 +15,15 @@ use std::time::Duration;
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// One thing that goes.
+type Step = fn(&mut Container) -> Result<(), Error>;
+
+/// A place where tests kill it.
+fn point(index: usize) {
+    // To fail on purpose is for what makes, not for what takes away.
+    let _ = failpoint::check("teardown", index);
+}
+
 impl Container {
     /// Kills what runs and removes what was made: processes, cgroup, resctrl group, mounts on the host, clone, state
     /// directory, in this order. As long as one of them remains, so does the state directory, by which they are found again.
@@ -22,22 +32,31 @@ impl Container {
     /// container; [`Container::poststop`] still works with it.
     pub fn teardown(&mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        errors.extend(self.end_init().err());
-        errors.extend(self.remove_cgroup().err());
-        errors.extend(self.remove_resctrl().err());
-        errors.extend(self.unmount_root().err());
+        let steps: [Step; 4] = [
+            |container| container.end_init(),
+            |container| container.remove_cgroup(),
+            |container| container.remove_resctrl(),
+            |container| container.unmount_root(),
+        ];
+        for (index, step) in steps.into_iter().enumerate() {
+            point(index);
+            errors.extend(step(self).err());
+        }
+        point(4);
         if errors.is_empty() {
             errors.extend(self.state.clone.as_ref().and_then(|clone| clone.end().err()));
         }
+        point(5);
         if errors.is_empty()
             && let Err(error) = fs::remove_dir_all(&self.dir)
             && error.kind() != io::ErrorKind::NotFound
         {
             errors.push(Error::io(format_args!("remove {}", self.dir.display()), &error));
         }
+        point(6);
         // Last: as long as anything of the container may be left, its ids are nobody else's.
         if let Some(first) = self.state.first_id.filter(|_| errors.is_empty()) {
-            Pool::of_host().give_back(first);
+            Pool::of_host().give_back(first, &self.dir);
         }
         errors
     }
