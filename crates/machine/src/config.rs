@@ -47,7 +47,7 @@ impl Home {
             "process": {
                 "terminal": true,
                 "user": {"uid": 0, "gid": 0},
-                "args": [machine.init],
+                "args": machine.init.split_whitespace().collect::<Vec<_>>(),
                 "env": env,
                 "cwd": "/",
                 // The supervisor's own is its service's, to be the last that goes.
@@ -156,14 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn networks_devices_and_lean_show() {
+    fn init_networks_devices_and_lean_show() {
         let networks = vec![
             Attachment::Network { network: "n".into(), address: [10, 0, 0, 2].into(), dhcp: false },
             Attachment::Device { device: "eth7".into() },
         ];
-        let devices = vec!["/dev/null".into()];
-        let machine = Machine { name: "a".into(), networks, lean: true, notify: true, devices, ..Machine::default() };
+        let machine = Machine {
+            name: "a".into(),
+            init: "/usr/bin/s6-svscan  /etc/s6".into(),
+            networks,
+            lean: true,
+            notify: true,
+            devices: vec!["/dev/null".into()],
+            ..Machine::default()
+        };
         let config = config(&machine);
+        assert_eq!(config["process"]["args"], json!(["/usr/bin/s6-svscan", "/etc/s6"]));
         assert_eq!(config["linux"]["netDevices"], json!({"eth7": {}}));
         assert_eq!(
             (&config["linux"]["devices"][0]["major"], &config["linux"]["devices"][0]["minor"]),

@@ -26,7 +26,7 @@ pub struct Machine {
     pub image: String,
     /// When it was made, RFC 3339.
     pub created: String,
-    /// The program that is its pid 1.
+    /// The program that is its pid 1, and its arguments, with spaces between them.
     pub init: String,
     /// What it is connected to; the first is `eth0`.
     pub networks: Vec<Attachment>,

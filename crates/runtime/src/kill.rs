@@ -24,14 +24,30 @@ impl Runtime {
         match container.stop(signal) {
             None => container.kill(signal),
             Some(Stop::Signal(other)) => container.kill(other),
-            Some(Stop::Command(command)) => {
-                container.allow(Verb::Kill)?;
-                let args = command.iter().map(ToString::to_string).collect();
-                let user = Some("0:0".into());
-                let wanted = Wanted { args, user, cwd: Some("/".into()), ..Wanted::default() };
-                self.exec(&Further { id: id.into(), wanted, detached: true, ..Further::default() }).map(drop)
-            }
+            Some(Stop::Command(command)) => self.tell(&container, command),
+            Some(Stop::Child(name, otherwise)) => match container.child_of_init(name)? {
+                Some(child) => send(&child, SIGTERM),
+                None => self.tell(&container, otherwise),
+            },
         }
+    }
+
+    /// Runs a command in a container, as its root.
+    fn tell(&self, container: &Container, command: &[&str]) -> Result<()> {
+        container.allow(Verb::Kill)?;
+        let args = command.iter().map(ToString::to_string).collect();
+        let user = Some("0:0".into());
+        let wanted = Wanted { args, user, cwd: Some("/".into()), ..Wanted::default() };
+        let id = container.state.id.clone();
+        self.exec(&Further { id, wanted, detached: true, ..Further::default() }).map(drop)
+    }
+}
+
+/// What has ended meanwhile needs no signal any more.
+fn send(process: &OwnedFd, signal: i32) -> Result<()> {
+    match pidfd::send_signal(process, signal) {
+        Err(error) if error.errno() != Errno::ESRCH => Err(Error::io("signal a child of the init", &error.into())),
+        _ => Ok(()),
     }
 }
 
@@ -42,10 +58,31 @@ impl Container {
         (!self.fifo().exists()).then(|| init.stop())
     }
 
-    /// Whether [`Runtime::kill`] with this signal runs a command in the container, before which the caller has to
+    /// Whether [`Runtime::kill`] with this signal may run a command in the container, before which the caller has to
     /// protect its own program.
     pub fn kill_enters(&self, signal: i32) -> bool {
-        matches!(self.stop(signal), Some(Stop::Command(_)))
+        matches!(self.stop(signal), Some(Stop::Command(_) | Stop::Child(..)))
+    }
+
+    /// A child of the first process, by the name of its program. A guest can give any of its processes that name, but
+    /// the first process's children are processes of the guest in any case.
+    fn child_of_init(&self, name: &str) -> Result<Option<OwnedFd>> {
+        let init = self.state.init_process_pid;
+        let is_it = |pid: i32| {
+            let called = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            process::stat(pid).is_some_and(|stat| stat.parent == init) && called.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let pids = self.cgroup()?.all_pids().map_err(|error| Error::cgroup("unable to find the init's children", &error))?;
+        for pid in pids.into_iter().filter(|&pid| is_it(pid)) {
+            match pidfd::open(pid) {
+                // After opening: the number cannot have come to mean another process since.
+                Ok(child) if is_it(pid) && self.is_alive() => return Ok(Some(child)),
+                Ok(_) => {}
+                Err(error) if error.errno() == Errno::ESRCH => {}
+                Err(error) => return Err(Error::io("find a child of the init", &error.into())),
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn kill(&self, signal: i32) -> Result<()> {

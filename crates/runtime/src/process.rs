@@ -8,6 +8,8 @@ use std::io::Read as _;
 pub struct Stat {
     /// `R`, `S`, `Z` and so on.
     pub state: u8,
+    /// Its parent's number.
+    pub parent: i32,
     /// When it started, in clock ticks since the machine did. With the number it names a process for good.
     pub start: u64,
 }
@@ -25,14 +27,15 @@ pub fn is_alive(pid: i32, start: u64) -> bool {
     pid > 0 && stat(pid).is_some_and(|stat| stat.start == start && !matches!(stat.state, b'Z' | b'X'))
 }
 
-/// Fields 3 and 22. The second field is a name of the process's choice, with spaces and parentheses if it likes:
+/// Fields 3, 4 and 22. The second field is a name of the process's choice, with spaces and parentheses if it likes:
 /// the last parenthesis ends it.
 fn parse(text: &[u8]) -> Option<Stat> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
     let mut fields = text[end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = *fields.next()?.first()?;
-    let start = std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()?;
-    Some(Stat { state, start })
+    let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let start = std::str::from_utf8(fields.nth(17)?).ok()?.parse().ok()?;
+    Some(Stat { state, parent, start })
 }
 
 #[cfg(test)]
@@ -42,7 +45,7 @@ mod tests {
     #[test]
     fn a_name_cannot_pass_for_fields() {
         let line = b"7 (a) Z 1 2) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0 18446744073709551615\n";
-        assert_eq!(parse(line), Some(Stat { state: b'S', start: 4242 }));
+        assert_eq!(parse(line), Some(Stat { state: b'S', parent: 1, start: 4242 }));
         assert_eq!(parse(b"7 (a) S 1"), None);
         assert_eq!(parse(b""), None);
     }

@@ -23,6 +23,8 @@ pub enum Stop {
     Signal(i32),
     /// A command in the container.
     Command(&'static [&'static str]),
+    /// SIGTERM to a child of the init with this name; the command if there is none.
+    Child(&'static str, &'static [&'static str]),
 }
 
 const SIGUSR2: i32 = 12;
@@ -56,8 +58,10 @@ impl Init {
             Init::Sysvinit => Stop::Command(&["/sbin/init", "0"]),
             // A signal before the default runlevel is reached would leave it hanging.
             Init::OpenRc => Stop::Command(&["/sbin/openrc-shutdown", "-p", "now"]),
-            // Its signals count in stage 2 only.
-            Init::Runit => Stop::Command(&["/sbin/init", "0"]),
+            // What `init 0` has runit do to its stage 2. Runit itself then sleeps for a second, as it looks at once whether
+            // that has ended (runit.c); told by the end of stage 2, it goes on to stage 3, which stops the services. In
+            // stage 1 it does not listen, and is asked until it does.
+            Init::Runit => Stop::Child("runsvdir", &["/bin/sh", "-c", "while :; do /sbin/init 0; sleep 1; done"]),
             Init::S6 => Stop::Signal(SIGTERM),
             // SIGTERM would reboot.
             Init::Busybox => Stop::Signal(SIGUSR2),

@@ -62,7 +62,7 @@ pub static LAUNCH: Command = Command::new("launch", "make machines of an image a
         ),
         Flag::text("env", "KEY=value of its init").short("e").many(),
         Flag::text("device", "a device of the host that it gets").many(),
-        Flag::text("init", "the program that is its pid 1").default("/sbin/init"),
+        Flag::text("init", "the program that is its pid 1, and its arguments").default("/sbin/init"),
         Flag::text("driver", "storage driver of the clones: auto, overlay, btrfs, lvm-thin, reflink, zfs or dir")
             .default("auto"),
         FORCE,
