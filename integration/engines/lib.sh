@@ -20,6 +20,14 @@ ok() {
 status() { "$@" >/dev/null 2>&1; echo "status=$?"; }
 # The whole script cannot run here; counted as a test that passed and was skipped, as Rust's harness counts them.
 skip() { echo "skipped: $*"; echo "1 passed, 0 failed"; exit 0; }
+# The same for a part of a script.
+skip_one() { echo "skipped: $*"; passed=$((passed + 1)); }
+# whole_system: prints the name of a tar file of a Debian with systemd
+whole_system() {
+	local tar=${XDG_CACHE_HOME:-/var/cache}/offshoot/systems-systemd-trixie-$(dpkg --print-architecture).tar
+	[ -e "$tar" ] || "$(dirname "$(readlink -f "$0")")/../systems" fetch systemd-trixie >&2
+	[ -e "$tar" ] && echo "$tar"
+}
 # A root filesystem of busybox, and a tar file of it
 image() {
 	mkdir -p "$work/root/bin" "$work/root/etc" "$work/root/tmp"

@@ -11,6 +11,7 @@ use place::Place;
 
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -153,5 +154,37 @@ fn a_broken_bundle_is_told_and_leaves_nothing() {
     place.assert_nothing_left();
     fs::remove_file(place.dir.join("config.json")).unwrap();
     assert!(place.on(&["run"], &[]).1.contains("JSON specification file config.json not found"));
+    place.assert_nothing_left();
+}
+
+/// What stands in for runit: stage 1 ends when `init 0` has been called, and stage 2 is over when its process is.
+#[test]
+fn runit_is_asked_until_it_listens_and_then_told_by_the_end_of_stage_2() {
+    let Some(place) = Place::new("runit", &["/sbin/runit-init"]) else { return };
+    place.edit(|config| {
+        config["annotations"] = json!({"org.offshoot.system": "auto"});
+        config["root"]["readonly"] = false.into();
+        config["linux"]["cgroupsPath"] = format!("/{}", place.id).into();
+    });
+    let root = place.dir.join("rootfs");
+    fs::create_dir(root.join("sbin")).unwrap();
+    for (name, text) in [
+        ("runit-init", "until [ -e /asked ]; do sleep 0.05; done; /sbin/runsvdir & wait $!; exit 42"),
+        ("runsvdir", "touch /up; while :; do sleep 1000; done"),
+        ("init", "[ \"$1\" = 0 ] && touch /asked"),
+    ] {
+        fs::write(root.join("sbin").join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(root.join("sbin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut run = place.start_in_background(&["run", &place.id]);
+    place.wait_for("running");
+    place.ok(&["kill"], &["TERM"]);
+    let end = Instant::now() + Duration::from_secs(10);
+    while !root.join("up").exists() {
+        assert!(Instant::now() < end, "nobody has asked");
+        sleep(Duration::from_millis(10));
+    }
+    place.ok(&["kill"], &["TERM"]);
+    assert_eq!(run.wait().unwrap().code(), Some(42));
     place.assert_nothing_left();
 }

@@ -12,7 +12,17 @@ use offshoot_engine::{Created, Io};
 use offshoot_plan::ExecRequest;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A further process that runs.
+pub(crate) struct Running {
+    /// It; a child of ours.
+    pub process: Created,
+    /// Its terminal's other side, which nobody else has.
+    pub master: Option<OwnedFd>,
+    /// What waits for it, unless it is detached.
+    pub foreground: Option<Foreground>,
+}
 
 impl Runtime {
     /// Runs a further process in a container. In the foreground, waits for it and returns its exit status; detached,
@@ -21,6 +31,15 @@ impl Runtime {
     /// # Errors
     /// The container does not run, or the process cannot be started.
     pub fn exec(&self, wanted: &Further) -> Result<u8> {
+        let Running { process: Created { pid, pidfd, .. }, master, foreground } = self.enter(wanted)?;
+        let Some(foreground) = foreground else { return Ok(0) };
+        foreground
+            .wait(Subject { pid, pidfd: pidfd.as_fd() }, master, None)
+            .map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
+    }
+
+    /// Starts a further process.
+    pub(crate) fn enter(&self, wanted: &Further) -> Result<Running> {
         // Without the lock: a further process changes nothing that is recorded, and many may come at once.
         let container = self.load(&wanted.id)?;
         container.allow(if wanted.ignore_paused { Verb::ExecIgnorePaused } else { Verb::Exec })?;
@@ -61,11 +80,7 @@ impl Runtime {
             return Err(error);
         }
         let master = ours.map(receive_master).transpose()?;
-        let Created { pid, pidfd, .. } = created;
-        let Some(foreground) = foreground else { return Ok(0) };
-        foreground
-            .wait(Subject { pid, pidfd: pidfd.as_fd() }, master, None)
-            .map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
+        Ok(Running { process: created, master, foreground })
     }
 
     /// The container's cgroup, or those below it that were asked for.

@@ -3,10 +3,15 @@
 use crate::launch::Further;
 use crate::status::Verb;
 use crate::{Container, Error, Kind, Result, Runtime, Wanted, process};
+use offshoot_sys::event::{self, POLLIN};
 use offshoot_sys::libc::{SIGKILL, SIGTERM};
-use offshoot_sys::{Errno, pidfd};
+use offshoot_sys::{Errno, fork, pidfd};
 use offshoot_system::Stop;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long a command that tells an init to stop may take to end.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Runtime {
     /// Sends a signal to a container's first process. SIGKILL to a container that shares its pid namespace goes to
@@ -32,14 +37,20 @@ impl Runtime {
         }
     }
 
-    /// Runs a command in a container, as its root.
+    /// Runs a command in a container, as its root. One that ends soon is waited for: as long as nobody reaps it, the scripts
+    /// of a system that goes down find it among the processes that they wait for.
     fn tell(&self, container: &Container, command: &[&str]) -> Result<()> {
         container.allow(Verb::Kill)?;
         let args = command.iter().map(ToString::to_string).collect();
         let user = Some("0:0".into());
         let wanted = Wanted { args, user, cwd: Some("/".into()), ..Wanted::default() };
         let id = container.state.id.clone();
-        self.exec(&Further { id, wanted, detached: true, ..Further::default() }).map(drop)
+        let command = self.enter(&Further { id, wanted, detached: true, ..Further::default() })?.process.pidfd;
+        let failed =
+            |error: offshoot_sys::Error| Error::io("wait for the command that stops the system", &error.into());
+        event::poll(&mut [(command.as_fd(), POLLIN, 0)], Some(SOON)).map_err(failed)?;
+        fork::try_wait(&command).map_err(failed)?;
+        Ok(())
     }
 }
 
@@ -70,9 +81,11 @@ impl Container {
         let init = self.state.init_process_pid;
         let is_it = |pid: i32| {
             let called = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            process::stat(pid).is_some_and(|stat| stat.parent == init) && called.is_ok_and(|comm| comm.trim_end() == name)
+            process::stat(pid).is_some_and(|stat| stat.parent == init)
+                && called.is_ok_and(|comm| comm.trim_end() == name)
         };
-        let pids = self.cgroup()?.all_pids().map_err(|error| Error::cgroup("unable to find the init's children", &error))?;
+        let pids =
+            self.cgroup()?.all_pids().map_err(|error| Error::cgroup("unable to find the init's children", &error))?;
         for pid in pids.into_iter().filter(|&pid| is_it(pid)) {
             match pidfd::open(pid) {
                 // After opening: the number cannot have come to mean another process since.
