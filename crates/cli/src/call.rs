@@ -60,14 +60,18 @@ impl Call {
     /// The state root, the cgroup driver and the log: what the library needs to know of the caller.
     ///
     /// # Errors
-    /// The root directory cannot be used.
+    /// The root directory cannot be used, or the command makes a container and `--rootless` is no answer.
     pub fn runtime(&self) -> Result<Runtime, Failure> {
         let global = Options(&self.global.options);
-        let rootless = match global.text("rootless").map(str::to_ascii_lowercase).as_deref() {
-            Some("1" | "t" | "true") => Some(true),
-            Some("0" | "f" | "false") => Some(false),
-            None | Some("auto") => None,
-            Some(other) => return Err(Failure::new(format!("invalid value {other:?} for --rootless"))),
+        // runc reads the option where it makes a container, and not elsewhere; the words are Go's.
+        let makes = matches!(self.command.name, "create" | "run" | "restore");
+        let rootless = match global.text("rootless") {
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Some(true),
+            Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Some(false),
+            Some(other) if makes && !other.eq_ignore_ascii_case("auto") => {
+                return Err(Failure::new(format!("strconv.ParseBool: parsing {other:?}: invalid syntax")));
+            }
+            _ => None,
         };
         Ok(Runtime::new(global.raw("root").map(Path::new), self.log.clone())?
             .program(&self.program)

@@ -163,3 +163,41 @@ fn who_waits_until_a_container_is_ready_leaves_it_in_the_background() {
     );
     place.assert_nothing_left();
 }
+
+#[test]
+fn rootless_is_read_where_a_container_is_made_and_nowhere_else() {
+    let Some(place) = Place::new("maybe", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    let maybe = |verb: &str| place.on(&["--rootless", "maybe", verb], &[]);
+    for verb in ["create", "run"] {
+        let (status, errors) = maybe(verb);
+        let words = format!("runc {verb} failed: strconv.ParseBool: parsing \\\"maybe\\\": invalid syntax");
+        assert!(status == 1 && errors.contains(&words), "{status} {errors}");
+    }
+    assert_eq!(place.on(&["--rootless", "tRUE", "create"], &[]).0, 1);
+    place.ok(&["--rootless", "False", "create"], &[]);
+    for verb in ["state", "start", "pause", "resume"] {
+        assert_eq!(maybe(verb), (0, String::new()), "{verb}");
+    }
+    let list = place.command(&["--rootless", "maybe", "list", "-q"]).output().unwrap();
+    assert!(list.status.success() && String::from_utf8_lossy(&list.stdout).contains(&place.id));
+    place.ok(&["--rootless", "maybe", "delete", "--force"], &[]);
+}
+
+#[test]
+fn a_list_is_no_object_for_any_command() {
+    let Some(place) = Place::new("list", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    place.ok(&["run", "--detach"], &[]);
+    let file = place.dir.join("file");
+    for (text, what) in [("[]", "invalid type: sequence"), (r#"{"memory":[1]}"#, "memory: invalid type: sequence")] {
+        fs::write(&file, text).unwrap();
+        let (status, errors) = place.on(&["update", "--resources", "file"], &[]);
+        assert!(status == 1 && errors.contains(what), "{text}: {status} {errors}");
+    }
+    fs::write(&file, r#"{"args":["true"],"cwd":"/","user":[0,0]}"#).unwrap();
+    let (status, errors) = place.on(&["exec", "--process", "file"], &[]);
+    assert!(status != 0 && errors.contains("user: invalid type: sequence"), "{status} {errors}");
+    fs::write(&file, r#"{"Args":["/bin/true"],"cwd":"/","user":null}"#).unwrap();
+    place.ok(&["exec", "--process", "file"], &[]);
+    place.edit(|config| config["root"] = json!(["rootfs"]));
+    assert_eq!(place.on(&["run"], &[]).0, 1);
+}
