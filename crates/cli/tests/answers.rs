@@ -201,3 +201,12 @@ fn a_list_is_no_object_for_any_command() {
     place.edit(|config| config["root"] = json!(["rootfs"]));
     assert_eq!(place.on(&["run"], &[]).0, 1);
 }
+
+#[test]
+fn a_working_directory_that_is_not_there_is_named_in_runc_s_words() {
+    let Some(place) = Place::new("cwd", &["/bin/sh", "-c", "sleep 100"]) else { return };
+    place.ok(&["run", "--detach"], &[]);
+    let (status, errors) = place.on(&["exec", "--cwd", "/nope"], &["/bin/true"]);
+    let words = "chdir to cwd (\\\"/nope\\\") set in config.json failed: no such file or directory";
+    assert!(status == 255 && errors.contains(words), "{status} {errors}");
+}

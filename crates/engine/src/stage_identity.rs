@@ -6,7 +6,7 @@ use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_enter::bits;
 use offshoot_plan::{NumaPolicy, SchedAttr};
-use offshoot_sys::{Errno, libc, mount, path, process, seccomp};
+use offshoot_sys::{Errno, errno_text, libc, mount, path, process, seccomp};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -148,7 +148,7 @@ impl Stage<'_> {
         match process::chdir(&self.job.process.cwd) {
             Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
             result => {
-                result.context(|| "change to the working directory".into())?;
+                result.map_err(|error| self.no_cwd(&error))?;
                 self.entered_cwd = true;
                 inside_root()
             }
@@ -229,8 +229,14 @@ impl Stage<'_> {
             return Ok(());
         }
         // Again as the user, who may be allowed what root without CAP_DAC_OVERRIDE is not.
-        process::chdir(&self.job.process.cwd).context(|| "change to the working directory".into())?;
+        process::chdir(&self.job.process.cwd).map_err(|error| self.no_cwd(&error))?;
         inside_root()
+    }
+
+    /// In runc's words, which engines show to users.
+    fn no_cwd(&self, error: &offshoot_sys::Error) -> Error {
+        let cwd = &self.job.process.cwd;
+        Error::new(format!("chdir to cwd ({cwd:?}) set in config.json failed: {}", errno_text(error.errno())))
     }
 
     /// Makes the working directory, as runc does, inside the root only.
