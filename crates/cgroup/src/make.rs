@@ -121,6 +121,9 @@ impl Maker {
                 maker.made.push((parent.child("".as_ref())?, name.to_os_string()));
             }
             parent = open(&parent, name, hierarchy, plan)?;
+            if made && has_cpuset(hierarchy) {
+                hand_down(&parent);
+            }
         }
         Err(Error::new(format!("failed to make a cgroup in {}: no path", hierarchy.mount_point.display())))
     }
@@ -131,10 +134,21 @@ fn open(parent: &Dir, name: &OsStr, hierarchy: &Hierarchy, plan: &CgroupPlan) ->
     let dir = parent.child(name.as_ref())?;
     if hierarchy.is_unified() {
         check_type(&dir, plan)?;
-    } else if hierarchy.controllers.iter().any(|c| c == "cpuset") {
+    } else if has_cpuset(hierarchy) {
         copy_cpuset(parent, &dir)?;
     }
     Ok(dir)
+}
+
+fn has_cpuset(hierarchy: &Hierarchy) -> bool {
+    !hierarchy.is_unified() && hierarchy.controllers.iter().any(|controller| controller == "cpuset")
+}
+
+/// Has the kernel copy the CPUs and memory nodes of a v1 cpuset into each that is made in it: to write them it walks all
+/// cpusets of the host, so the five hundredth container would wait longest. kernel: cgroup-v1/cpusets.rst, 1.8
+fn hand_down(dir: &Dir) {
+    // Where it cannot be set, they are written.
+    let _ = dir.write("cgroup.clone_children", "1");
 }
 
 /// Enables controllers for the cgroups below. A rewrite of what is on already would make the kernel walk all cgroups,

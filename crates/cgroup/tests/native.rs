@@ -340,6 +340,27 @@ fn an_unknown_unified_file_is_named() {
 }
 
 #[test]
+fn the_kernel_fills_cpusets_below_a_parent_of_ours() {
+    let Some(own) = Own::new("cpusets") else { return };
+    let Some(cpuset) = own.host.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == "cpuset")) else {
+        println!("skipped: no cpusets of cgroup v1");
+        return;
+    };
+    let mut cgroup = own.prepare("/one");
+    let parent = cpuset.mount_point.join(&own.path[1..]);
+    let read = |file: &str| std::fs::read_to_string(parent.join(file)).unwrap();
+    assert_eq!(read("cgroup.clone_children").trim(), "1");
+    std::fs::create_dir(parent.join("two")).unwrap();
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let two = read(&format!("two/{name}"));
+        assert!(!two.trim().is_empty());
+        assert_eq!((two, file(&cgroup, "cpuset", name)), (read(name), read(name).trim().to_owned()));
+    }
+    std::fs::remove_dir(parent.join("two")).unwrap();
+    cgroup.remove().unwrap();
+}
+
+#[test]
 fn what_the_container_made_below_goes_too() {
     let Some(own) = Own::new("nested") else { return };
     let mut cgroup = own.prepare("");

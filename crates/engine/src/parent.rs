@@ -87,6 +87,7 @@ pub fn create(plan: &Plan, io: Io, save: &mut Save) -> Result<Created> {
         plan: Some(plan),
         cgroup: None,
         init: None,
+        launcher: None,
         maps: IdMaps::default(),
         resctrl: None,
         attached: true,
@@ -121,6 +122,7 @@ pub fn exec(exec: Exec, io: Io) -> Result<Created> {
         plan: None,
         cgroup: Some(exec.cgroup),
         init: None,
+        launcher: None,
         maps: IdMaps::default(),
         resctrl: None,
         attached: true,
@@ -142,6 +144,8 @@ struct Host<'a> {
     cgroup: Option<Cgroup>,
     /// init, or the launcher until it has made init.
     init: Option<Child>,
+    /// The launcher once it has made init: it ends meanwhile, for which the kernel takes as long as for its mount namespace.
+    launcher: Option<Child>,
     maps: IdMaps,
     resctrl: Option<crate::rdt::Group>,
     /// Whether the clone put the process into its cgroup (or it does so itself).
@@ -270,9 +274,7 @@ impl Host<'_> {
 
     fn forked(&mut self, pid: i32) -> Result<()> {
         let made = Child { pid, pidfd: pidfd::open(pid).context(|| "open the container's process".into())? };
-        if let Some(launcher) = self.init.replace(made) {
-            fork::wait(&launcher.pidfd)?;
-        }
+        self.launcher = self.init.replace(made);
         Ok(())
     }
 
@@ -285,6 +287,11 @@ impl Host<'_> {
             Some(tasks) => end.send_fd(tasks.as_fd()),
             None => Err(Error::new("there is no cgroup")),
         }
+    }
+
+    /// Reaps the launcher, so that nothing of the container is left that its caller does not know of.
+    fn bury(&mut self) -> Result<()> {
+        self.launcher.take().map_or(Ok(()), |launcher| fork::wait(&launcher.pidfd).map(drop).map_err(Into::into))
     }
 
     fn at(&mut self, point: Sync, save: &mut Save) -> Result<()> {
@@ -425,7 +432,7 @@ impl Host<'_> {
 
     /// The end of the host's part: what exists, or nothing at all.
     fn finish(&mut self, result: Result<()>) -> Result<Created> {
-        match result {
+        match result.and_then(|()| self.bury()) {
             Ok(()) => self.created(),
             Err(error) => {
                 self.undo();
@@ -440,6 +447,7 @@ impl Host<'_> {
             let _ = pidfd::send_signal(&init.pidfd, libc::SIGKILL);
             let _ = fork::wait(&init.pidfd);
         }
+        let _ = self.bury();
         if let Some(group) = self.resctrl.take() {
             group.remove();
         }

@@ -45,13 +45,18 @@ impl Runtime {
 
     /// As [`Runtime::host`], without what only other configurations need.
     pub(crate) fn host_for(&self, spec: &Spec) -> Result<Host> {
-        let driver = if self.systemd_cgroup { Driver::Systemd { user: self.is_rootless() } } else { Driver::Fs };
-        let mut cgroup = self.cgroup_host(driver)?;
+        let mut host = match &self.common {
+            Some(common) => common.host.clone(),
+            None => {
+                let user = || Driver::Systemd { user: self.is_rootless() };
+                facts(self.cgroup_host(if self.systemd_cgroup { user() } else { Driver::Fs })?)
+            }
+        };
         let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         if resources.is_some_and(|resources| !resources.hugepage_limits.is_empty()) {
-            cgroup.huge_page_sizes = offshoot_cgroup::huge_page_sizes();
+            host.cgroup.huge_page_sizes = offshoot_cgroup::huge_page_sizes();
         }
-        Ok(facts(cgroup))
+        Ok(host)
     }
 
     /// What a further process depends on: not the cgroups, which exist.

@@ -25,6 +25,7 @@ mod kill;
 mod launch;
 mod list;
 pub mod lock;
+pub mod many;
 pub mod notify;
 mod pause;
 pub mod pidfile;

@@ -1,7 +1,7 @@
 //! Where the states of all containers are, and what else a caller decides for all verbs.
 
+use crate::many::Common;
 use crate::{Error, Kind, Log, Result, id};
-use offshoot_engine::Hollow;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -22,8 +22,8 @@ pub struct Runtime {
     pub program: String,
     /// Where messages go.
     pub log: Log,
-    /// What containers show where nothing is to be seen, made once for many: [`Runtime::for_many`].
-    pub hollow: Option<Arc<Hollow>>,
+    /// What many containers have in common: [`Runtime::for_many`].
+    pub common: Option<Arc<Common>>,
 }
 
 impl Runtime {
@@ -48,7 +48,7 @@ impl Runtime {
             rootless: None,
             program: String::new(),
             log,
-            hollow: None,
+            common: None,
         })
     }
 
@@ -60,12 +60,6 @@ impl Runtime {
     /// The name by which the program was called.
     pub fn program(self, program: impl Into<String>) -> Runtime {
         Runtime { program: program.into(), ..self }
-    }
-
-    /// Prepares for many system containers: what they have in common is made once. In a process with one thread.
-    pub fn for_many(self) -> Runtime {
-        // Where it cannot be made, each container makes its own or says why not.
-        Runtime { hollow: Hollow::new().ok().map(Arc::new), ..self }
     }
 
     /// Whether missing permission for cgroups is passed over; `None` finds out.

@@ -91,13 +91,24 @@ impl Runtime {
                             container use a configuration with a user namespace)";
                 return Err(refused(Problem::new(format!("annotations.{}", offshoot_system::ANNOTATION), text)));
             }
-            let pool = Pool::of_host();
+            let of_host;
+            let pool = match &self.common {
+                Some(common) => &common.pool,
+                None => {
+                    of_host = Pool::of_host();
+                    &of_host
+                }
+            };
             match take {
                 Take::For(owner) => first = Some(claim.insert(pool.take(owner)?).first),
                 Take::Nothing => first = Some(pool.next()?),
             }
         }
-        let spec = offshoot_system::rewrite(&bundle.spec, &facts(init, first)).map_err(|all| Error::problems(&all))?;
+        let facts = match &self.common {
+            Some(common) => Facts { init, ids: first, ..common.facts },
+            None => facts(init, first),
+        };
+        let spec = offshoot_system::rewrite(&bundle.spec, &facts).map_err(|all| Error::problems(&all))?;
         let text = serde_json::to_vec(&spec)
             .map_err(|error| Error::new(Kind::System, format!("failed to write config.json: {error}")))?;
         let bundle = Bundle { path: bundle.path.clone(), spec, text };

@@ -329,9 +329,11 @@ impl Keeping {
     }
 
     fn work(&mut self, task: &Task, fds: Vec<OwnedFd>) {
-        let machines = &self.machines;
+        let (machines, held) = (&self.machines, &mut self.held);
         let made = fork::fork(0, None, || {
             let _ = process::set_name(c"offshoot");
+            // Each process that this one makes would copy these descriptors, and close them.
+            held.clear();
             // As the supervisor's caller had them, for the container's process to begin with.
             match event::unblock_signals(&[SIGCHLD, SIGTERM, SIGINT, SIGPIPE]) {
                 Ok(()) => work::run(machines, task, fds),

@@ -1,0 +1,34 @@
+//! What containers that start together have in common is found out and made once, not for each of them.
+
+use crate::ranges::Pool;
+use crate::{Runtime, system};
+use offshoot_engine::Hollow;
+use offshoot_plan::Host;
+use offshoot_system::Facts;
+use std::sync::Arc;
+
+/// What they have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// What they show where nothing is to be seen.
+    pub(crate) hollow: Option<Hollow>,
+    /// The host, as a configuration without huge pages needs it.
+    pub(crate) host: Host,
+    /// The ids that they may have.
+    pub(crate) pool: Pool,
+    /// What systems can have of this machine.
+    pub(crate) facts: Facts,
+}
+
+impl Runtime {
+    /// Prepares for many system containers that start now. In a process with one thread.
+    pub fn for_many(self) -> Runtime {
+        let common = || {
+            let host = self.host_for(&offshoot_spec::Spec::default()).ok()?;
+            // Where it cannot be made, each container makes its own or says why not.
+            let hollow = Hollow::new().ok();
+            Some(Common { hollow, host, pool: Pool::of_host(), facts: system::facts(None, None) })
+        };
+        Runtime { common: common().map(Arc::new), rootless: Some(self.is_rootless()), ..self }
+    }
+}
