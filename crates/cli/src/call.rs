@@ -90,6 +90,17 @@ impl Call {
         }
     }
 
+    /// For commands that are not runc's, of which callers send empty options for absent ones.
+    ///
+    /// # Errors
+    /// An option was given an empty text.
+    pub fn check_empty(&self) -> Result<(), Failure> {
+        match self.options.iter().find(|(_, value)| matches!(value, Value::Text(text) if text.is_empty())) {
+            Some((name, _)) => Err(Failure::new(format!("invalid value for {name}: it is empty"))),
+            None => Ok(()),
+        }
+    }
+
     /// All arguments.
     pub fn arguments(&self) -> &[String] {
         &self.arguments

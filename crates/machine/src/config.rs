@@ -11,16 +11,16 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Where an init finds programs, and is found if its name is no path.
+pub(crate) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 impl Home {
     /// The text of a machine's `config.json`.
     ///
     /// # Errors
     /// A device is not there.
     pub fn config(&self, machine: &Machine) -> Result<Vec<u8>> {
-        let mut env = vec![
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            "TERM=linux".to_owned(),
-        ];
+        let mut env = vec![format!("PATH={SEARCH}"), "TERM=linux".to_owned()];
         env.extend(machine.env.iter().cloned());
         let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
         let devices: Vec<Value> = machine.devices.iter().map(|path| device(Path::new(path))).collect::<Result<_>>()?;

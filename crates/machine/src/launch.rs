@@ -5,7 +5,8 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{self, Held, VERSION};
 use crate::machines::Machines;
 use crate::network::{Attachment, DEFAULT, Wanted};
-use offshoot_snapshot::{Choice, CloneOptions, Name};
+use crate::valid;
+use offshoot_snapshot::{Choice, CloneOptions, Name, Store};
 use offshoot_spec::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -45,25 +46,23 @@ impl Machines {
     /// # Errors
     /// The image is not there, a name is taken, or something of them cannot be made. Then none of them is there.
     pub fn define(&self, wanted: &NewMachines) -> Result<()> {
+        valid::networks(wanted.networks.as_deref().unwrap_or_default())?;
+        self.make(wanted)
+    }
+
+    fn make(&self, wanted: &NewMachines) -> Result<()> {
         let held = self.home.lock_machines()?;
         self.recover(&held)?;
-        self.home.check_new(&wanted.names)?;
         let store = self.store()?;
         let image = store.image(&wanted.like.image).map_err(|error| {
             let hint = error.hint().map(str::to_owned);
             let error = Error::from(error);
             hint.map_or(error.clone(), |hint| error.hint(hint))
         })?;
-        // Under these names others may have something that is not a machine's.
-        for name in &wanted.names {
-            let exists = |what| Error::new(Kind::Exists, format!("there is a {what} {name:?} already"));
-            if self.container(name)?.is_some() {
-                return Err(exists("container").hint(format!("offshoot delete {name}, or choose another name")));
-            }
-            if store.find_clone(name).is_ok() {
-                return Err(exists("clone").hint(format!("offshoot clone rm {name}, or choose another name")));
-            }
-        }
+        self.check(&wanted.like, &store, &image)?;
+        self.check_names(&wanted.names, &store)?;
+        let mut options = CloneOptions { keep: true, driver: wanted.driver, size: None };
+        options.driver = Choice::Fixed(store.choose(&options)?);
         let notify = ["usr/lib/systemd/systemd", "lib/systemd/systemd"]
             .iter()
             .any(|program| matches!(store.resolve_file(&image, Path::new(program)), Ok(Some(_))));
@@ -79,7 +78,6 @@ impl Machines {
         home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
         let given = self.networks(wanted);
         let made = given.and_then(|networks| {
-            let options = CloneOptions { keep: true, driver: wanted.driver, size: None };
             let clones: std::result::Result<Vec<_>, _> =
                 store.clone_many(&image, &wanted.names, &options).into_iter().collect();
             clones?;
@@ -95,6 +93,22 @@ impl Machines {
         // What could not be undone is tried again by the next that has the lock. What led here is what to tell.
         let gone = undone.and_then(|()| home::remove(&making));
         made.and(gone)
+    }
+
+    /// Checks that nobody has these names.
+    fn check_names(&self, names: &[String], store: &Store) -> Result<()> {
+        self.home.check_new(names)?;
+        // Others may have something that is not a machine's.
+        for name in names {
+            let exists = |what| Error::new(Kind::Exists, format!("there is a {what} {name:?} already"));
+            if self.container(name)?.is_some() {
+                return Err(exists("container").hint(format!("offshoot delete {name}, or choose another name")));
+            }
+            if store.find_clone(name).is_ok() {
+                return Err(exists("clone").hint(format!("offshoot clone rm {name}, or choose another name")));
+            }
+        }
+        Ok(())
     }
 
     /// Takes back what a process that was killed has begun to make or to remove.
@@ -126,7 +140,7 @@ impl Machines {
         let what = format!("clone machine {source:?}");
         let lock = self.home.lock(source)?;
         let like = self.home.load(source)?;
-        self.home.check_new(names)?;
+        self.check_names(names, &self.store()?)?;
         self.commit(source).map_err(|error| error.during(what))?;
         drop(lock);
         let networks = like.networks.iter().map(|network| match network {
@@ -134,7 +148,8 @@ impl Machines {
             Attachment::Macvlan { parent } => Wanted::Macvlan(parent.clone()),
             Attachment::Device { device } => Wanted::Device(device.clone()),
         });
-        self.define(&NewMachines {
+        // An interface may be in the machine that is cloned.
+        self.make(&NewMachines {
             names: names.to_vec(),
             networks: Some(networks.collect()),
             address: None,

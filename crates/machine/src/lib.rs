@@ -20,6 +20,7 @@ mod stop;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;
+mod valid;
 
 pub use definition::Machine;
 pub use error::{Error, Kind, Result};

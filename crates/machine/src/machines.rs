@@ -7,6 +7,7 @@ use crate::home::Home;
 use crate::name;
 use crate::pool;
 use crate::supervisor;
+use crate::valid;
 use offshoot_runtime::{Container, Runtime, Status};
 use offshoot_snapshot::Store;
 use offshoot_sys::{fsattr, libc, path};
@@ -189,6 +190,7 @@ impl Machines {
         let _lock = self.home.lock(name)?;
         let mut machine = self.home.load(name)?;
         limits.apply(&mut machine.limits);
+        valid::limits(&machine.limits)?;
         change(&mut machine);
         let resources = limits.resources();
         if resources != offshoot_spec::Resources::default() && self.is_running(name)? {

@@ -62,6 +62,7 @@ fn run(call: &Call) -> Result<PathBuf, Failure> {
 }
 
 fn create(call: &Call) -> Result<u8, Failure> {
+    call.check_empty()?;
     let wanted = NewNetwork {
         name: call.arguments()[0].clone(),
         range: call.text("range").map(Range::parse).transpose().map_err(failed)?,

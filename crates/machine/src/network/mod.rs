@@ -386,6 +386,15 @@ pub enum Wanted {
 }
 
 impl Wanted {
+    /// The host's interface that it takes, by what it is called here.
+    pub(crate) fn interface(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Wanted::Network(_) => None,
+            Wanted::Macvlan(parent) => Some(("macvlan", parent)),
+            Wanted::Device(device) => Some(("device", device)),
+        }
+    }
+
     /// Takes `none`, or some of `NETWORK`, `macvlan:PARENT`, `device:NAME`.
     ///
     /// # Errors

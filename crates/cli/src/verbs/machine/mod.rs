@@ -43,6 +43,7 @@ pub static COMMAND: Command = Command::group(
 pub(super) const ALL: Flag = Flag::switch("all", "every machine").short("a");
 
 pub(super) fn machines(call: &Call) -> std::result::Result<Machines, Failure> {
+    call.check_empty()?;
     let runtime = call.runtime()?;
     if runtime.systemd_cgroup {
         // A scope of systemd's own would end with the service that started it, and guests need a delegated directory.
