@@ -210,3 +210,13 @@ fn a_working_directory_that_is_not_there_is_named_in_runc_s_words() {
     let words = "chdir to cwd (\\\"/nope\\\") set in config.json failed: no such file or directory";
     assert!(status == 255 && errors.contains(words), "{status} {errors}");
 }
+
+#[test]
+fn a_restore_without_images_says_so_and_makes_nothing() {
+    let Some(place) = Place::new("noimages", &["/bin/true"]) else { return };
+    let (status, errors) = place.on(&["restore", "--image-path", "none"], &[]);
+    assert!(status == 1 && errors.contains("none/descriptors.json: no such file or directory"), "{status} {errors}");
+    assert!(!errors.contains("criu") && errors.lines().count() == 1, "{errors}");
+    assert_eq!(place.status(), "none");
+    assert!(place.cgroups().is_empty());
+}

@@ -1,6 +1,6 @@
 //! `tmpcopyup`: what a directory holds, copied into the tmpfs that will cover it.
 
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use offshoot_sys::path::{self, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS};
 use offshoot_sys::{Errno, libc};
 use std::fs::File;
@@ -28,15 +28,11 @@ pub(crate) fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
                 let mut target = File::from(path::openat2(Some(to), name, flags, 0o600, rules)?);
                 let mut buffer = vec![0; 1 << 16];
                 loop {
-                    let read = source
-                        .read(&mut buffer)
-                        .map_err(|error| crate::Error::new(format!("failed to read {name:?}: {error}")))?;
+                    let read = source.read(&mut buffer).context(|| format!("read {name:?}"))?;
                     if read == 0 {
                         break;
                     }
-                    target
-                        .write_all(&buffer[..read])
-                        .map_err(|error| crate::Error::new(format!("failed to write {name:?}: {error}")))?;
+                    target.write_all(&buffer[..read]).context(|| format!("write {name:?}"))?;
                 }
             }
             libc::S_IFLNK => path::symlinkat(path::readlinkat(Some(own.as_fd()), name)?, Some(to), name)?,
@@ -51,7 +47,7 @@ pub(crate) fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
                 std::os::unix::fs::PermissionsExt::from_mode(stat.st_mode & 0o7777),
             ) {
                 Err(error) if error.raw_os_error() != Some(Errno::ENOENT as i32) => {
-                    return Err(crate::Error::new(format!("failed to set the mode of {name:?}: {error}")));
+                    return Err(error).context(|| format!("set the mode of {name:?}"));
                 }
                 _ => {}
             }

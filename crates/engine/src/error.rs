@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+use offshoot_sys::{Errno, errno_text};
 use std::fmt;
 
 /// The result of what the engine does.
@@ -67,6 +68,24 @@ pub trait Context<T> {
 
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
     fn context(self, doing: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| Error::new(format!("failed to {}: {cause}", doing())))
+        self.map_err(|error| Error::new(format!("failed to {}: {}", doing(), cause(&error))))
+    }
+}
+
+/// The text of an error; std's `No such file or directory (os error 2)` in the words of Go and libc, which callers' patterns expect.
+pub(crate) fn cause(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let number = text.split_once(" (os error ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+    number.map_or(text, |code| errno_text(Errno::from_raw(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn causes_are_in_the_words_of_go() {
+        use super::{Context as _, cause};
+        let error = std::fs::read("/nope").context(|| "read /nope".into()).unwrap_err();
+        assert_eq!(error.to_string(), "failed to read /nope: no such file or directory");
+        assert_eq!(cause(&"own words (os error x)"), "own words (os error x)");
     }
 }

@@ -8,7 +8,7 @@ use crate::create::{Decision, look, note, record};
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
 use crate::system::not_by_criu;
-use crate::{Container, Error, Kind, Result, Runtime, notify};
+use crate::{Container, Error, Kind, Result, Runtime, cause, notify};
 use offshoot_engine::criu::{Flags, Restore, restore};
 use offshoot_engine::{Created, Progress};
 use offshoot_plan::Plan;
@@ -109,9 +109,9 @@ impl Runtime {
         let created = restore(&request, &self.log, &mut |progress| {
             if let Progress::Process(created) = &progress {
                 let namespaces = fs::read(container.config()).map(|text| with_time(&text, created.pid));
-                namespaces
-                    .and_then(|text| text.map_or(Ok(()), |text| fs::write(container.config(), text)))
-                    .map_err(|error| offshoot_engine::Error::new(format!("failed to keep config.json: {error}")))?;
+                namespaces.and_then(|text| text.map_or(Ok(()), |text| fs::write(container.config(), text))).map_err(
+                    |error| offshoot_engine::Error::new(format!("failed to keep config.json: {}", cause(&error))),
+                )?;
             }
             note(container, progress);
             container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))

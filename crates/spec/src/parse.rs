@@ -88,7 +88,10 @@ fn remove(tree: &mut Value, path: &Path) -> bool {
     }
 }
 
-/// Makes one object of those whose keys differ in case only.
+/// Keys of maps, whose own keys are names of things and have a case.
+const MAPS: [&str; 3] = ["netDevices", "rdma", "timeOffsets"];
+
+/// Makes one object of those fields whose keys differ in case only.
 fn join_cases(tree: &mut Value) {
     if let Value::Object(map) = tree {
         let keys: Vec<String> = map.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key.clone()).collect();
@@ -101,7 +104,8 @@ fn join_cases(tree: &mut Value) {
                 one.extend(more);
             }
         }
-        map.values_mut().for_each(join_cases);
+        let fields = map.iter_mut().filter(|(key, _)| !MAPS.iter().any(|name| name.eq_ignore_ascii_case(key)));
+        fields.for_each(|(_, value)| join_cases(value));
     }
 }
 
@@ -118,6 +122,8 @@ mod tests {
         let cpu = resources.cpu.unwrap();
         assert_eq!((cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()), (Some(5), "0", "1"));
         assert_eq!(resources.hugepage_limits[0].page_size, "2MB");
+        let text = br#"{"hostname":"a","hostname":"b","linux":{"netDevices":{"eth0":{"name":"x"},"ETH0":{}}}}"#;
+        assert_eq!(from_slice::<Spec>(text).unwrap().linux.unwrap().net_devices.len(), 2);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The lines of CRIU's log that say what went wrong, as runc quotes them.
 
+use crate::error::cause;
 use crate::log::Log;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,7 +21,7 @@ pub(super) fn quote(path: &Path, log: &Log) {
             }
             log.warn(line);
         }),
-        Err(error) => log.warn(format_args!("open {}: {error}", path.display())),
+        Err(error) => log.warn(format_args!("open {}: {}", path.display(), cause(&error))),
     }
 }
 

@@ -69,6 +69,7 @@ struct Made<'a> {
 impl Made<'_> {
     fn all(&mut self, save: &mut Save<'_>) -> Result<()> {
         let restore = self.restore;
+        let pipes = pipes(restore.images)?;
         let cgroup = Cgroup::prepare(&restore.plan.cgroup).map_err(|error| Error::new(error.to_string()))?;
         save(Progress::Cgroup(self.cgroup.insert(cgroup)))?;
         let joined = namespaces(restore.plan)?;
@@ -76,7 +77,7 @@ impl Made<'_> {
         let start = Start { stdio: true, inherit: &inherit, namespaces: Namespace::Mount.flag() };
         // In a mount namespace of CRIU's own, so that nothing of this is left behind whatever happens.
         let worker = Worker::start(&start, || prepare(restore))?;
-        let result = self.converse(&worker, &joined, save);
+        let result = self.converse(&worker, &joined, pipes, save);
         if result.is_err() {
             quote::quote(&restore.work.unwrap_or(restore.images).join(LOG_FILE), self.log);
         }
@@ -84,7 +85,13 @@ impl Made<'_> {
         result.and(finished)
     }
 
-    fn converse(&mut self, worker: &Worker, (namespaces, joined): &Joined, save: &mut Save<'_>) -> Result<()> {
+    fn converse(
+        &mut self,
+        worker: &Worker,
+        (namespaces, joined): &Joined,
+        pipes: Vec<(String, i32)>,
+        save: &mut Save<'_>,
+    ) -> Result<()> {
         let restore = self.restore;
         let plan = restore.plan;
         worker.session.check_version()?;
@@ -97,7 +104,7 @@ impl Made<'_> {
         };
         let root = root.context(|| "open the root".into())?;
         let mut inherit: Vec<_> = namespaces.iter().map(|(key, fd)| (key.clone(), fd.as_raw_fd())).collect();
-        inherit.extend(pipes(restore.images)?);
+        inherit.extend(pipes);
         let options = Options {
             images,
             work: opened.next(),
