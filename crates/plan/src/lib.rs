@@ -238,7 +238,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         annotations: spec.annotations.clone(),
         entry: namespaces::entry(&namespaces, !time_offsets.is_empty(), owner(request, id_map.as_ref())),
         time_offsets,
-        delegate_to: delegate_to(spec, &namespaces, id_map.as_ref()),
+        delegate_to: delegate_to(spec, request, &namespaces, id_map.as_ref()),
         id_map,
         cgroup,
         sources,
@@ -327,7 +327,7 @@ fn clean(path: &Path) -> PathBuf {
 
 /// A container that sees its cgroup as the root of a writable hierarchy manages it itself. As runc, only a mount of
 /// the source `cgroup` counts.
-fn delegate_to(spec: &Spec, ns: &Namespaces, map: Option<&IdMap>) -> Option<u32> {
+fn delegate_to(spec: &Spec, request: &Request, ns: &Namespaces, map: Option<&IdMap>) -> Option<u32> {
     let writable = |mount: &offshoot_spec::Mount| {
         let ro = mount.options.iter().rev().find(|word| matches!(word.as_str(), "ro" | "rw"));
         mount.source == "cgroup"
@@ -338,11 +338,13 @@ fn delegate_to(spec: &Spec, ns: &Namespaces, map: Option<&IdMap>) -> Option<u32>
         return None;
     }
     let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
-    // Of a user namespace that the engine made, only the engine's word is known.
-    let joined = ns.joins(Kind::User).then(|| spec.linux.as_ref().map(|linux| &linux.uid_mappings[..])).flatten();
-    let joined =
-        joined.map(|list| list.iter().map(|map| (map.container_id, map.host_id, map.size)).collect::<Vec<_>>());
-    IdMap::outside(&joined.or_else(|| map.map(|map| map.uids.clone()))?, uid)
+    if !ns.joins(Kind::User) {
+        return IdMap::outside(&map?.uids, uid);
+    }
+    // Of a user namespace that the engine made: its word, or what the namespace itself says.
+    let sent = spec.linux.iter().flat_map(|linux| &linux.uid_mappings);
+    let sent: Vec<_> = sent.map(|map| (map.container_id, map.host_id, map.size)).collect();
+    IdMap::outside(if sent.is_empty() { &request.joined_uids } else { &sent }, uid)
 }
 
 fn id_map(linux: &Linux, ns: &Namespaces, host: &Host, report: &mut Report) -> Option<IdMap> {

@@ -26,7 +26,6 @@ pub fn possible(plan: &Plan, request: &Request) -> bool {
     let elsewhere = plan.devices.iter().any(|device| !device.path.starts_with("/dev"));
     owned
         && plan.namespaces.makes(Kind::Mount)
-        && plan.propagation == 0
         && dev
         && !elsewhere
         && !request.no_pivot

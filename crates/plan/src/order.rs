@@ -81,6 +81,7 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
         steps.push(Step::Sync(Sync::Mounted));
         hooks(&mut steps, plan, HookKind::CreateContainer);
         steps.extend(late.then_some(Step::PivotRoot));
+        root_propagation(&mut steps, plan);
         steps.push(Step::ReopenNull);
     } else if ns.has(Kind::Mount) {
         steps.extend(root(plan));
@@ -88,9 +89,7 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
         steps.push(Step::Sync(Sync::Mounted));
         hooks(&mut steps, plan, HookKind::CreateContainer);
         steps.push(if request.no_pivot { Step::MoveRoot } else { Step::PivotRoot });
-        if plan.propagation != 0 {
-            steps.push(Step::RootPropagation(plan.propagation));
-        }
+        root_propagation(&mut steps, plan);
         steps.push(Step::ReopenNull);
     } else {
         if plan.mounts_on_host() {
@@ -118,6 +117,12 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
 fn hooks(steps: &mut Vec<Step>, plan: &Plan, kind: HookKind) {
     if !plan.hooks_of(kind).is_empty() {
         steps.push(Step::Hooks(kind));
+    }
+}
+
+fn root_propagation(steps: &mut Vec<Step>, plan: &Plan) {
+    if plan.propagation != 0 {
+        steps.push(Step::RootPropagation(plan.propagation));
     }
 }
 

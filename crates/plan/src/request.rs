@@ -31,6 +31,9 @@ pub struct Request {
     pub console_socket: bool,
     /// Whether the joined network namespace is the caller's own.
     pub joins_own_network: bool,
+    /// The map of users of the user namespace that is joined, where the configuration does not send it along: first id inside,
+    /// first outside, how many.
+    pub joined_uids: Vec<(u32, u32, u32)>,
     /// Where the root filesystem goes that arrives as a detached mount; `root.path` need not be given then.
     pub root_mount: Option<PathBuf>,
     /// Whether that mount is attached over the host's root until it is entered, and not in its place, which root of a

@@ -4,6 +4,7 @@ use crate::bundle::Bundle;
 use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
 use crate::descriptors::Descriptors;
+use crate::joined;
 use crate::launch::Launch;
 use crate::ranges::{self, Claim};
 use crate::rootfs::{self, Look, Refusal, Rootfs};
@@ -131,7 +132,8 @@ impl Runtime {
             notify_dir: notifies.then(|| dir.join("notify")),
             detached: wanted.detached,
             console_socket: wanted.connections.console_socket.is_some(),
-            joins_own_network: joins_own_network(&bundle.spec),
+            joins_own_network: joined::is_own_network(&bundle.spec),
+            joined_uids: joined::uids(&bundle.spec)?,
             root_mount: self.root_mount(&asked, bundle),
             ..Request::default()
         };
@@ -280,13 +282,4 @@ pub(crate) fn note(container: &mut Container, progress: Progress) {
             }
         }
     }
-}
-
-/// Whether the network namespace to be joined is this process's own: its sysctls are the host's.
-fn joins_own_network(spec: &offshoot_spec::Spec) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    let mut joined = namespaces.filter(|ns| ns.kind == "network" && !ns.path.is_empty());
-    let id = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    joined.any(|ns| id(&ns.path).is_some_and(|found| Some(found) == id("/proc/self/ns/net")))
 }

@@ -21,6 +21,7 @@ pub mod foreground;
 mod host;
 pub mod id;
 pub mod image;
+mod joined;
 mod kill;
 mod launch;
 mod list;

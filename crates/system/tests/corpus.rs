@@ -369,4 +369,10 @@ fn the_cgroup_is_handed_to_root_of_a_user_namespace_that_the_engine_made() {
         Request { id: "x".into(), bundle: "/bundle".into(), owned_by_mapped_root: true, ..Request::default() };
     let plan = build(&new, &request, &host(Mode::V2)).unwrap();
     assert_eq!(plan.delegate_to, Some(5_000_000));
+    // One who does not send the map along: that of the namespace.
+    let mut bare = new;
+    let linux = bare.linux.as_mut().unwrap();
+    (linux.uid_mappings, linux.gid_mappings) = Default::default();
+    let request = Request { joined_uids: vec![(0, 6_000_000, IDS)], ..request };
+    assert_eq!(build(&bare, &request, &host(Mode::V2)).unwrap().delegate_to, Some(6_000_000));
 }

@@ -6,6 +6,7 @@
 mod place;
 
 mod host;
+mod joined;
 mod mounts;
 
 use offshoot_sys::libc;

@@ -269,3 +269,45 @@ fn what_it_mounts_stays_inside() {
     }
     place.assert_nothing_left();
 }
+
+/// With `rootfsPropagation`, which engines set for volumes that are to show what the host mounts in them later.
+#[test]
+fn mounts_are_locked_with_any_propagation() {
+    let Some(place) = system("guest-rslave") else { return };
+    let change = volumes(&place);
+    for hooks in [json!(null), json!({"createContainer": [{"path": "/bin/true"}]})] {
+        for propagation in ["rslave", "shared", "private", "unbindable"] {
+            let both = |config: &mut Value| {
+                change(config);
+                config["hooks"] = hooks.clone();
+                config["linux"]["rootfsPropagation"] = propagation.into();
+            };
+            assert_locked(&perl(&place, both, SWEEP));
+        }
+    }
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_the_host_mounts_later_shows_in_a_slave_with_its_flags_locked() {
+    let Some(place) = system("guest-later") else { return };
+    let source = place.dir.join("volume");
+    fs::create_dir_all(source.join("below")).unwrap();
+    place.edit(|config| {
+        mount(config, "/volume", &source, &["rbind", "rslave"]);
+        config["linux"]["rootfsPropagation"] = "rslave".into();
+        config["process"]["args"] = json!(["/bin/sleep", "100"]);
+    });
+    // In a mount namespace of its own, in which the volume is shared.
+    let script = r#"mount --bind volume volume && mount --make-shared volume && "$@" run --detach "$0" >/dev/null &&
+        mount -t tmpfs -o nosuid later volume/below && touch volume/below/file &&
+        "$@" exec "$0" sh -c 'ls /volume/below; mount -o remount,bind,suid /volume/below 2>/dev/null || echo locked'
+        umount volume/below; "$@" exec "$0" ls -A /volume/below; "$@" delete --force "$0""#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, &place.id]).arg(crate::place::program());
+    command.arg("--root").arg(place.dir.join("root")).current_dir(&place.dir).stdin(std::process::Stdio::null());
+    let output = command.stderr(fs::File::create(place.dir.join("errors")).unwrap()).output().unwrap();
+    let errors = fs::read_to_string(place.dir.join("errors")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "file\nlocked\n", "{errors}");
+    place.assert_nothing_left();
+}
