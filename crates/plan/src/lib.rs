@@ -294,6 +294,12 @@ fn cgroup_plan(
         driver,
         rootless: request.rootless,
     };
+    // The hierarchy exists all the same: without a directory in it the container would see the host's cgroups.
+    if request.owned_by_mapped_root && host.cgroup.unified.is_none() {
+        let text = "no cgroup2 file system is mounted, in which a system container has its own cgroups (hint: \
+                    mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)";
+        report.problem("linux.cgroupsPath", text);
+    }
     cgroup::plan(&asked, &host.cgroup).map_err(|problems| report.problems.extend(problems)).ok()
 }
 

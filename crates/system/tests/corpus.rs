@@ -376,3 +376,14 @@ fn the_cgroup_is_handed_to_root_of_a_user_namespace_that_the_engine_made() {
     let request = Request { joined_uids: vec![(0, 6_000_000, IDS)], ..request };
     assert_eq!(build(&bare, &request, &host(Mode::V2)).unwrap().delegate_to, Some(6_000_000));
 }
+
+#[test]
+fn without_cgroup2_it_is_refused_and_told_how_to_mount_it() {
+    let new = rewrite(&corpus("docker.json"), &facts()).unwrap();
+    let request =
+        Request { id: "x".into(), bundle: "/bundle".into(), owned_by_mapped_root: true, ..Request::default() };
+    let mut host = host(Mode::V1);
+    host.cgroup.unified = None;
+    let problems = build(&new, &request, &host).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.to_string().contains("mount -t cgroup2")), "{problems:?}");
+}
