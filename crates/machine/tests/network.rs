@@ -108,6 +108,8 @@ fn a_machine_reaches_the_host_and_is_known_by_name() {
 
     let shown = text(&guest.run(&["ip", "address", "show", "eth0"]));
     assert!(shown.contains("10.99.0.2/24") && shown.contains("02:0f:0a:63:00:02"), "{shown}");
+    let details = text(&guest.run(&["ip", "-d", "link", "show", "eth0"]));
+    assert!(details.contains("numtxqueues 1 numrxqueues 1"), "{details}");
     let routes = text(&guest.run(&["ip", "route"]));
     assert!(routes.contains("default via 10.99.0.1"), "{routes}");
     let listener = TcpListener::bind("10.99.0.1:0").unwrap();

@@ -14,6 +14,11 @@ const ROUTE: usize = 12;
 
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+/// A veth uses one of each unless told otherwise; that it need not make one for each processor has to be said, or it waits twice
+/// for all processors (RCU) until it has given up the others, with the lock of all that configure networks (drivers/net/veth.c).
+const QUEUES: [u16; 2] = [IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES];
 /// No counters, which make up most of a link's description.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFLA_INFO_KIND: u16 = 1;
@@ -140,6 +145,7 @@ impl Links {
         if let Some(namespace) = peer.namespace {
             push(&mut other, IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
         }
+        QUEUES.iter().for_each(|queues| push(&mut other, *queues, &1_u32.to_ne_bytes()));
         let data = nested(&[(VETH_INFO_PEER, &other)]);
         let info = nested(&[(IFLA_INFO_KIND, b"veth"), (IFLA_INFO_DATA, &data)]);
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
@@ -147,6 +153,7 @@ impl Links {
             .string(libc::IFLA_IFNAME, name)
             .attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes())
             .attribute(libc::IFLA_LINKINFO, &info);
+        let request = QUEUES.iter().fold(request, |request, queues| request.attribute(*queues, &1_u32.to_ne_bytes()));
         Ok(self.0.request_or(request, FULL)?)
     }
 
