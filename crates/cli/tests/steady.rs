@@ -110,6 +110,11 @@ fn a_machine_reboots_in_place_whichever_supervisor_it_was_started_under() {
         ref other => panic!("{other:?}"),
     };
     let pid = |name: &str| farm.show(name)["pid"].as_i64().unwrap_or(0);
+    if fs::metadata("/run/systemd/system").is_ok() {
+        // Not in the cgroup of whatever started it, which systemd may end.
+        let cgroup = || fs::read_to_string(format!("/proc/{}/cgroup", keeper())).unwrap();
+        farm.until("it is not apart", || cgroup().contains(&format!("/offshoot/.keeper-{}", keeper())));
+    }
     // The keeper is killed: then it is the supervisor's, whose child that was, and the next start another keeper's.
     let (first, before) = (keeper(), pid(&one));
     // Whoever started it may not have ended yet.

@@ -6,6 +6,7 @@
 //! to go wrong. A supervisor that started by itself and was killed is started again by its keeper; one that a service manager
 //! looks after is that one's to start. Should the keeper be killed, the supervisor is the parent, if it is the one whose child that was.
 
+use super::apart::Apart;
 use super::client::launch;
 use super::message::{Given, receive, send};
 use super::serve::let_go;
@@ -229,6 +230,7 @@ fn keep(machines: &Machines, listener: &UnixListener, address: &Path) -> i32 {
         .and_then(|()| event::block_signals(&[SIGCHLD]))
         .and_then(|()| event::signalfd(&[SIGCHLD]));
     let Ok(signals) = signals else { return 1 };
+    let apart = Apart::enter();
     let mut keeping = Keeping::new(machines.clone());
     let mut expected = true;
     while let Some(supervisor) = keeping.alone(listener, &signals, expected) {
@@ -239,6 +241,7 @@ fn keep(machines: &Machines, listener: &UnixListener, address: &Path) -> i32 {
     }
     // A supervisor that connects just now finds the end, and makes a keeper of its own.
     let _ = fs::remove_file(address);
+    apart.leave();
     0
 }
 

@@ -4,6 +4,7 @@
 //! Stopping and removing do not need it. Should it be killed, the machines go on, and the next one finds them and gets their
 //! consoles from the keeper: what it cannot know of them then (on older kernels how one ended) it says.
 
+mod apart;
 mod client;
 mod console;
 mod keeper;
