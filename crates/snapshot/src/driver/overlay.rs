@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -118,6 +119,9 @@ impl Driver for Overlay {
 /// costs a line of the kernel's log each, and a serial console takes 9 ms for that.
 const FRESH: &str = "trusted.offshoot.fresh";
 
+/// The first pause that is too long for waiting for an unmount: 1.3 seconds in all.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Takes the mark of a volume that was never mounted, so that nobody can be using it; `false` where there is none, or where it
 /// cannot be told. One that a power cut brings back is as true: nothing is mounted any more.
 fn take_fresh(site: &Site, head: &Volume) -> bool {
@@ -126,7 +130,23 @@ fn take_fresh(site: &Site, head: &Volume) -> bool {
 }
 
 /// Fails where an overlay that has this volume as its upper layer is mounted anywhere.
+///
+/// The kernel unmounts what the last process of a container has left behind some time after that has ended; with a hundred
+/// killed at once on a busy host that was seen to take a while.
 fn ensure_unused(site: &Site, head: &Volume) -> Result<()> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match is_unused(site, head) {
+            Err(error) if error.kind() == Kind::Busy && pause < PATIENCE => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            looked => return looked,
+        }
+    }
+}
+
+fn is_unused(site: &Site, head: &Volume) -> Result<()> {
     // The kernel looks whether the upper layer is in use before it looks at the work directory, and with index=on it refuses
     // one that is (fs/overlayfs/super.c). With the upper layer as work directory it goes no further, and changes nothing.
     let upper = site.dir.sub(&head.id)?;
