@@ -479,7 +479,7 @@ fn apart(work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn send_listener(agent: &Path, message: &[u8], listener: &OwnedFd) -> offshoot_sys::Result<()> {
-    let socket = socket::connect_unix(agent)?;
+    let socket = socket::connect_unix_soon(agent)?;
     socket::send(&socket, message, &[listener.as_fd()]).map(drop)
 }
 

@@ -2,10 +2,8 @@
 
 use crate::{Error, Kind, Result, pidfile};
 use offshoot_sys::{socket, tty};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// What a caller wants to get of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,9 +61,9 @@ impl Console {
         match (terminal && detached, path) {
             (true, None) => wrong("cannot allocate tty if offshoot will detach without setting console socket"),
             (false, Some(_)) => wrong("cannot use console socket if offshoot will not detach or allocate tty"),
-            (true, Some(path)) => connect_soon(path)
-                .map(Console::Socket)
-                .map_err(|error| Error::io(format_args!("connect to the console socket {}", path.display()), &error)),
+            (true, Some(path)) => socket::connect_unix_soon(path).map(Console::Socket).map_err(|error| {
+                Error::io(format_args!("connect to the console socket {}", path.display()), &error.into())
+            }),
             (false, None) if terminal => {
                 let pair = socket::stream_pair().map_err(|error| Error::io("make a console socket", &error.into()));
                 pair.map(|(ours, theirs)| Console::Own { ours, theirs })
@@ -102,23 +100,6 @@ fn connect(path: &Path) -> std::io::Result<OwnedFd> {
     socket::connect_unix(path).map_err(Into::into)
 }
 
-/// As [`connect`], to a listener that its caller may have started at the same time, as scripts do, runc's own test suite among
-/// them: runc takes tens of milliseconds to come this far.
-fn connect_soon(path: &Path) -> std::io::Result<OwnedFd> {
-    let end = Instant::now() + Duration::from_millis(100);
-    loop {
-        match connect(path) {
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
-                    && Instant::now() < end =>
-            {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            done => return done,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +127,7 @@ mod tests {
         assert!(text.contains("failed to connect to the console socket") && text.contains("no such file"), "{text}");
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| Console::open(true, true, Some(&path)));
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(std::time::Duration::from_millis(20));
             let _listener = UnixListener::bind(&path).unwrap();
             assert!(opened.join().unwrap().is_ok());
         });

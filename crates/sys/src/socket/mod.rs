@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -95,6 +96,21 @@ pub fn connect_unix(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let address = call!(address, "connect({path:?})")?;
     call!(retry!(connect(socket.as_raw_fd(), &address)), "connect({path:?})")?;
     Ok(socket)
+}
+
+/// As [`connect_unix`], to a listener that its caller may have started at the same time, as scripts do, runc's own test suite among
+/// them: runc takes tens of milliseconds to come that far. Waits up to 100 ms for it.
+pub fn connect_unix_soon(path: impl AsRef<Path>) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    let end = Instant::now() + Duration::from_millis(100);
+    loop {
+        match connect_unix(path) {
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ECONNREFUSED) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Who is at the other end of a unix socket: pid, uid and gid when it connected.

@@ -53,6 +53,21 @@ fn sockets_at_long_paths() {
 }
 
 #[test]
+fn a_listener_may_come_late_but_not_never() {
+    let path = std::env::temp_dir().join(format!("offshoot-test-{}-late", std::process::id()));
+    let late = path.clone();
+    let listener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        UnixListener::bind(late).unwrap()
+    });
+    connect_unix_soon(&path).unwrap();
+    drop(listener.join().unwrap());
+    assert_eq!(connect_unix_soon(&path).unwrap_err().errno(), Errno::ECONNREFUSED);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(connect_unix_soon(&path).unwrap_err().errno(), Errno::ENOENT);
+}
+
+#[test]
 fn the_kernel_answers_on_netlink() {
     let socket = netlink(libc::NETLINK_ROUTE).unwrap();
     // An RTM_GETLINK dump, the least request there is: header and a family.
