@@ -221,8 +221,7 @@ fn address(run: &Path) -> PathBuf {
 /// The keeper's life, in a child of the supervisor's. It ends when it has nobody to keep and no supervisor is there.
 fn keep(machines: &Machines, listener: &UnixListener, address: &Path) -> i32 {
     // The supervisor's lock above all, which must not outlive it.
-    let own = listener.as_raw_fd().unsigned_abs();
-    let _ = process::close_range(3, own - 1, 0).and_then(|()| process::close_range(own + 1, u32::MAX, 0));
+    close_all_but(machines, &[listener.as_fd()]);
     let_go();
     let _ = process::set_name(c"offshoot-keeper");
     let _ = event::unblock_signals(&[SIGTERM, SIGINT]);
@@ -243,6 +242,20 @@ fn keep(machines: &Machines, listener: &UnixListener, address: &Path) -> i32 {
     let _ = fs::remove_file(address);
     apart.leave();
     0
+}
+
+/// Closes what a child has of its parent's but `kept`, standard streams and the log.
+fn close_all_but(machines: &Machines, kept: &[BorrowedFd]) {
+    let log = machines.runtime.log.as_file().map(AsRawFd::as_raw_fd);
+    let numbers = kept.iter().map(AsRawFd::as_raw_fd).chain(log).map(i32::unsigned_abs);
+    let mut from = 3;
+    for number in numbers.filter(|number| *number > 2).collect::<BTreeSet<_>>() {
+        if number > from {
+            let _ = process::close_range(from, number - 1, 0);
+        }
+        from = number + 1;
+    }
+    let _ = process::close_range(from, u32::MAX, 0);
 }
 
 struct Keeping {
@@ -332,11 +345,12 @@ impl Keeping {
     }
 
     fn work(&mut self, task: &Task, fds: Vec<OwnedFd>) {
-        let (machines, held) = (&self.machines, &mut self.held);
+        let machines = &self.machines;
         let made = fork::fork(0, None, || {
+            // Each process that this one makes would copy what is held, and close it; and a supervisor is told of the keeper's end
+            // by that of their connection. What owns them here is never dropped.
+            close_all_but(machines, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
             let _ = process::set_name(c"offshoot");
-            // Each process that this one makes would copy these descriptors, and close them.
-            held.clear();
             // As the supervisor's caller had them, for the container's process to begin with.
             match event::unblock_signals(&[SIGCHLD, SIGTERM, SIGINT, SIGPIPE]) {
                 Ok(()) => work::run(machines, task, fds),
