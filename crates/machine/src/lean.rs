@@ -82,8 +82,13 @@ const GENERATORS: &[&str] = &[
 const FILES: &[(&str, u32, &str)] = &[
     ("generators/offshoot-generator", 0o755, include_str!("lean/generator.sh")),
     ("journald/offshoot.conf", 0o644, "[Journal]\nStorage=volatile\nRuntimeMaxUse=1M\nRuntimeMaxFileSize=512K\n"),
-    // Every line on the console is the supervisor's to copy.
-    ("manager/offshoot.conf", 0o644, "[Manager]\nShowStatus=error\n"),
+    // Every line on the console is the supervisor's to copy; and a memory controller for each unit takes some 5 KiB for each of
+    // the host's processors.
+    (
+        "manager/offshoot.conf",
+        0o644,
+        "[Manager]\nShowStatus=error\nDefaultMemoryAccounting=no\nDefaultIOAccounting=no\n",
+    ),
 ];
 
 impl Home {
