@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 /// Where an init finds programs, and is found if its name is no path.
 pub(crate) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A systemd as pid 1 takes its arguments for a kernel's command line. Newer ones (262) ask a terminal without these for its size,
+/// twice, and wait a third of a second each time for an answer that nobody gives. A console that is attached to sets its own.
+const CONSOLE: [&str; 2] = ["systemd.tty.rows.console=24", "systemd.tty.columns.console=80"];
+
 impl Home {
     /// The text of a machine's `config.json`.
     ///
@@ -47,7 +51,7 @@ impl Home {
             "process": {
                 "terminal": true,
                 "user": {"uid": 0, "gid": 0},
-                "args": machine.init.split_whitespace().collect::<Vec<_>>(),
+                "args": args(machine),
                 "env": env,
                 "cwd": "/",
                 // The supervisor's own is its service's, to be the last that goes.
@@ -79,6 +83,13 @@ impl Home {
         }
         mounts
     }
+}
+
+/// Pid 1. Another program than an image's init might take more arguments for something else; another init takes no notice.
+fn args(machine: &Machine) -> Vec<&str> {
+    let is_init = machine.init == "/sbin/init" || machine.init.ends_with("/systemd");
+    let more = if machine.notify && is_init { &CONSOLE[..] } else { &[] };
+    machine.init.split_whitespace().chain(more.iter().copied()).collect()
 }
 
 /// A host's interface, for the runtime to move. spec: config-linux.md#network-devices
@@ -153,6 +164,18 @@ mod tests {
         let text = serde_json::to_vec(&config).unwrap();
         let spec: offshoot_spec::Spec = offshoot_spec::from_slice(&text).unwrap();
         assert_eq!((spec.hostname.as_str(), spec.process.unwrap().args), ("web", vec!["/sbin/init".to_owned()]));
+    }
+
+    #[test]
+    fn a_systemd_is_told_the_size_of_its_console() {
+        let of = |init: &str, notify| {
+            let machine = Machine { init: init.into(), notify, ..Machine::default() };
+            args(&machine).join(" ")
+        };
+        assert_eq!(of("/sbin/init", true), format!("/sbin/init {} {}", CONSOLE[0], CONSOLE[1]));
+        assert!(of("/usr/lib/systemd/systemd", true).ends_with("=80"));
+        assert_eq!(of("/bin/sh", true), "/bin/sh");
+        assert_eq!(of("/sbin/init", false), "/sbin/init", "no systemd in the image");
     }
 
     #[test]
