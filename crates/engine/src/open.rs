@@ -49,10 +49,7 @@ pub(crate) fn open(plan: &Plan, maps: &mut IdMaps) -> Result<Opened> {
     if let Some((_, user)) = opened.namespaces.iter().find(|(kind, _)| *kind == Kind::User) {
         maps.joined = Some(user.try_clone().context(|| "keep the user namespace".into())?);
     }
-    let propagation = match plan.propagation & !libc::MS_REC {
-        0 | libc::MS_UNBINDABLE => libc::MS_SLAVE,
-        flags => flags,
-    };
+    let propagation = plan.early_propagation() & !libc::MS_REC;
     for bind in &plan.sources {
         opened.sources.push(maps.source(bind, propagation)?);
     }

@@ -36,7 +36,8 @@ impl Stage<'_> {
     pub fn host_propagation(&mut self, flags: u64) -> Result<()> {
         let host_root = path::open("/", O_DIR, 0)?;
         set_propagation(&host_root, flags).context(|| "set the propagation of the host's mounts".into())?;
-        if flags & libc::MS_SHARED != 0 {
+        // Else all are cut off already.
+        if flags & libc::MS_SHARED != 0 || flags & libc::MS_REC == 0 {
             self.make_parent_private()?;
         }
         Ok(())

@@ -150,6 +150,19 @@ impl Plan {
         self.process.env.iter().any(|entry| entry.starts_with("NOTIFY_SOCKET=/run/notify/"))
     }
 
+    /// Propagation of the host's mounts and of bind sources while the root filesystem is made, mount(2) flags.
+    pub fn early_propagation(&self) -> u64 {
+        use mounts::propagation::{REC, SHARED, SLAVE, UNBINDABLE};
+        match self.propagation & !REC {
+            // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
+            0 | UNBINDABLE => SLAVE | REC,
+            // The host's root mounts what is to be locked: where he is the host's peer, he mounts it there as well. What the user
+            // namespace's root mounts reaches the host in no case.
+            kind if self.locks_mounts && (kind == SHARED || self.propagation & REC == 0) => SLAVE | REC,
+            _ => self.propagation,
+        }
+    }
+
     /// The hooks of one kind.
     pub fn hooks_of(&self, kind: HookKind) -> &[Hook] {
         hooks_of(&self.hooks, kind)

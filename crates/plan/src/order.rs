@@ -3,7 +3,7 @@
 //! The order is runc's, on which callers rely (hooks see what they expect to see), with the security rules
 //! of each step written beside it.
 
-use crate::mounts::{What, is_dev, propagation};
+use crate::mounts::{What, is_dev};
 use crate::namespaces::{Entry, Kind, Namespaces};
 use crate::step::{HookKind, HostStep, Step, Sync};
 use crate::{Plan, Process};
@@ -128,12 +128,7 @@ fn root_propagation(steps: &mut Vec<Step>, plan: &Plan) {
 
 /// The first steps in a new mount namespace.
 pub fn root(plan: &Plan) -> [Step; 2] {
-    let early = match plan.propagation & !propagation::REC {
-        // Of an unbindable tree no root filesystem can be cloned: that comes when it is done.
-        0 | propagation::UNBINDABLE => propagation::SLAVE | propagation::REC,
-        _ => plan.propagation,
-    };
-    [Step::HostPropagation(early), Step::BindRoot]
+    [Step::HostPropagation(plan.early_propagation()), Step::BindRoot]
 }
 
 fn fill_root(steps: &mut Vec<Step>, plan: &Plan) {

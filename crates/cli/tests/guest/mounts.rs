@@ -311,3 +311,41 @@ fn what_the_host_mounts_later_shows_in_a_slave_with_its_flags_locked() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "file\nlocked\n", "{errors}");
     place.assert_nothing_left();
 }
+
+/// The host's root mounts what is locked: with a root that is shared, as systemd's is, none of it may reach the host.
+#[test]
+fn nothing_that_is_mounted_for_it_shows_on_the_host() {
+    let Some(place) = system("guest-shared") else { return };
+    let source = place.dir.join("volume");
+    fs::create_dir_all(source.join("below")).unwrap();
+    let script = r#"mount --make-rshared / && mount --bind . . && mount --make-shared . && cd "$PWD" && mount --bind volume volume && before=$(grep -c . /proc/self/mountinfo) &&
+        "$@" run --detach "$0" >/dev/null && "$@" exec "$0" sh -c 'grep -c " /volume" /proc/self/mountinfo' &&
+        echo $(($(grep -c . /proc/self/mountinfo) - before)); "$@" delete --force "$0""#;
+    let hooks = json!({"createContainer": [{"path": "/bin/true"}]});
+    let kinds = ["", "rshared", "shared", "rslave", "slave", "rprivate", "private", "unbindable"];
+    let is_system = [("true", json!(null)), ("true", hooks.clone()), ("false", hooks)];
+    for ((system, hooks), propagation) in is_system.iter().flat_map(|one| kinds.map(|kind| (one, kind))) {
+        // Of an ordinary one it is what the caller asks for, as with runc: its volume is the host's peer.
+        if *system == "false" && ["shared", "rshared", "slave", "private"].contains(&propagation) {
+            continue;
+        }
+        place.edit(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/volume"));
+            mount(config, "/volume", &source, &["rbind", "ro"]);
+            mount(config, "/volume/below", &source, &["bind", "ro"]);
+            config["annotations"]["org.offshoot.system"] = (*system).into();
+            config["hooks"] = hooks.clone();
+            config["linux"]["rootfsPropagation"] = propagation.into();
+            config["process"]["args"] = json!(["/bin/sleep", "100"]);
+        });
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, &place.id]).arg(crate::place::program());
+        command.arg("--root").arg(place.dir.join("root")).current_dir(&place.dir).stdin(std::process::Stdio::null());
+        let output = command.stderr(fs::File::create(place.dir.join("errors")).unwrap()).output().unwrap();
+        let errors = fs::read_to_string(place.dir.join("errors")).unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(printed, "2\n0\n", "system {system}, {propagation:?}, {hooks}: {errors}");
+    }
+    place.assert_nothing_left();
+}
