@@ -233,7 +233,7 @@ mod tests {
     use crate::testing::Scratch;
 
     /// Ids above all that a process could have here.
-    const FIRST: u32 = 0xe000_0000;
+    const FIRST: u32 = 0xd000_0000;
 
     fn pool(scratch: &Scratch, ranges: u32) -> Pool {
         Pool { dir: scratch.path().join("ids"), ranges: vec![(FIRST, FIRST + ranges * IDS)] }
