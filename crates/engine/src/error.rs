@@ -73,7 +73,7 @@ impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
 }
 
 /// The text of an error; std's `No such file or directory (os error 2)` in the words of Go and libc, which callers' patterns expect.
-pub(crate) fn cause(error: &impl fmt::Display) -> String {
+pub fn cause(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let number = text.split_once(" (os error ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
     number.map_or(text, |code| errno_text(Errno::from_raw(code)))

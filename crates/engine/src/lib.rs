@@ -29,6 +29,6 @@ mod stage_mount;
 mod stage_rootfs;
 mod streams;
 
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Result, cause};
 pub use hollow::Hollow;
 pub use parent::{Created, Exec, Io, Progress, create, exec};

@@ -53,17 +53,21 @@ impl Machines {
                 return Err(Error::request(format!("env {entry:?}: it is KEY=value")));
             }
         }
-        let places = match machine.init.as_str() {
-            "" => Vec::new(),
-            init if init.contains('/') => vec![PathBuf::from("/").join(init)],
-            name => crate::config::SEARCH.split(':').map(|dir| Path::new(dir).join(name)).collect(),
-        };
-        if !places.iter().any(|place| matches!(store.resolve_file(image, place), Ok(Some(_)))) {
+        if !places(&machine.init).iter().any(|place| matches!(store.resolve_file(image, place), Ok(Some(_)))) {
             let message = format!("init {:?}: image {:?} has no such program", machine.init, machine.image);
             return Err(Error::request(message).hint("--init names the program that is to be pid 1"));
         }
         // Its devices.
         self.home.config(machine).map(drop)
+    }
+}
+
+/// Where pid 1 may be in an image; what follows its name are its arguments.
+fn places(init: &str) -> Vec<PathBuf> {
+    match init.split_whitespace().next() {
+        None => Vec::new(),
+        Some(path) if path.contains('/') => vec![Path::new("/").join(path)],
+        Some(name) => crate::config::SEARCH.split(':').map(|dir| Path::new(dir).join(name)).collect(),
     }
 }
 
@@ -91,6 +95,14 @@ mod tests {
         for bad in [memory(0), memory(LEAST - 1), pids(0), pids(MOST_PIDS + 1)] {
             assert!(limits(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_init_is_looked_for_without_its_arguments() {
+        assert_eq!(places("/usr/bin/s6-svscan  /etc/s6"), [PathBuf::from("/usr/bin/s6-svscan")]);
+        assert_eq!(places("sbin/init"), [PathBuf::from("/sbin/init")]);
+        assert!(places("runit-init 2").contains(&PathBuf::from("/sbin/runit-init")));
+        assert!(places(" ").is_empty());
     }
 
     #[test]

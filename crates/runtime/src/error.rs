@@ -1,6 +1,7 @@
 //! The one error of the library, and the words of the system's errors.
 
-use offshoot_sys::{Errno, errno_text};
+use offshoot_engine::cause;
+use offshoot_sys::Errno;
 use std::fmt;
 use std::io;
 
@@ -88,22 +89,9 @@ pub(crate) fn of_store(error: &offshoot_snapshot::Error) -> Error {
     Error::new(kind, error.to_string()).with_hint(error.hint().map(str::to_owned))
 }
 
-/// The text of a system error as Go and libc write it, in lower case, which callers' patterns expect:
-/// `no such file or directory`.
-pub fn cause(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |code| errno_text(Errno::from_raw(code)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn causes_are_lower_case() {
-        assert_eq!(cause(&io::Error::from_raw_os_error(2)), "no such file or directory");
-        assert_eq!(cause(&io::Error::from_raw_os_error(13)), "permission denied");
-        assert_eq!(cause(&io::Error::other("own words")), "own words");
-    }
 
     #[test]
     fn permission_is_told_apart() {

@@ -24,10 +24,11 @@ pub(crate) fn is_own_network(spec: &Spec) -> bool {
 }
 
 /// The map of users of the user namespace to be joined, where the configuration does not send it along: for each range the
-/// first id inside, the first outside, and how many. Empty where there is none to join.
+/// first id inside, the first outside, and how many. Empty where there is none to join, and where it cannot be entered,
+/// which is told by the process that has to.
 ///
 /// # Errors
-/// The namespace cannot be entered.
+/// The namespace cannot be opened, or the map not read.
 pub(crate) fn uids(spec: &Spec) -> Result<Vec<(u32, u32, u32)>> {
     let sent = spec.linux.as_ref().is_some_and(|linux| !linux.uid_mappings.is_empty());
     let Some(place) = path_of(spec, "user").filter(|_| !sent) else { return Ok(Vec::new()) };

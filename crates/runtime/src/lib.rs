@@ -52,11 +52,11 @@ pub mod wanted;
 
 pub use connect::Connections;
 pub use container::Container;
-pub use error::{Error, Kind, Result, cause};
+pub use error::{Error, Kind, Result};
 pub use launch::{Further, Launch};
-pub use offshoot_engine::criu;
 pub use offshoot_engine::exe::protect as protect_program;
 pub use offshoot_engine::log::{Format, Log};
+pub use offshoot_engine::{cause, criu};
 pub use offshoot_system::Init;
 pub use root::{Runtime, in_user_namespace};
 pub use starter::default_config;

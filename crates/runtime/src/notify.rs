@@ -169,7 +169,7 @@ impl Notify {
         match event::poll(&mut fds, Some(BARRIER)) {
             Ok(0) => log.warn("the service manager did not answer a barrier within 30 s"),
             Ok(_) => {}
-            Err(error) => log.warn(cause(&error.into())),
+            Err(error) => log.warn(cause(&std::io::Error::from(error))),
         }
         Ok(())
     }
