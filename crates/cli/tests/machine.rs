@@ -7,7 +7,7 @@ mod farm;
 use farm::{Farm, PATIENCE, text};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -117,6 +117,43 @@ fn a_snapshot_of_a_running_machine_is_of_one_moment() {
     assert!(first == 0 || second == 0 || first == second || first == second + 1, "{first} {second}");
     assert!(first + second > 0);
     farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.assert_nothing_left();
+}
+
+#[test]
+fn volumes_belong_to_whom_they_belong_to_on_the_host() {
+    let Some(farm) = Farm::new("volumes") else { return };
+    let (name, other, shared, fixed) =
+        (farm.name("a"), farm.name("b"), farm.dir.join("shared"), farm.dir.join("fixed"));
+    for dir in [&shared, &fixed] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("old"), "of the host\n").unwrap();
+    }
+    std::os::unix::fs::chown(fixed.join("old"), Some(1000), Some(1000)).unwrap();
+    let (writable, readable) =
+        (format!("{}:/srv/shared", shared.display()), format!("{}:/srv/fixed:ro", fixed.display()));
+    for (bad, why) in
+        [("/nowhere:/srv", "No such file"), ("/etc:/", "a path below /"), ("/etc", "it is SOURCE:DESTINATION")]
+    {
+        farm.fails(&["machine", "launch", "box", &name, "--volume", bad], why);
+        farm.fails(&["machine", "show", &name], "there is no machine");
+    }
+    farm.ok(&["machine", "launch", "box", &name, "-v", &writable, "-v", &readable]);
+    let sh = |name: &str, script: &str| farm.run(&["machine", "exec", name, "busybox", "sh", "-c", script]);
+    let said =
+        text(&sh(&name, "cat /srv/shared/old && echo new > /srv/shared/new && busybox stat -c %u:%g /srv/fixed/old"));
+    assert_eq!(said, "of the host\n1000:1000\n");
+    let new = fs::metadata(shared.join("new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (0, 0));
+    for refused in ["echo > /srv/fixed/old", "busybox umount /srv/fixed", "busybox mount -o remount,rw /srv/fixed"] {
+        assert!(!sh(&name, refused).status.success(), "{refused}");
+    }
+    // Neither in a snapshot nor gone with the machine, and a clone has them, too.
+    farm.ok(&["machine", "clone", "--start", &name, &other]);
+    assert_eq!(text(&sh(&other, "cat /srv/shared/new")), "new\n");
+    assert_eq!(farm.show(&other)["volumes"][1]["readOnly"], true);
+    farm.ok(&["machine", "rm", "--force", &name, &other]);
+    assert!(shared.join("new").exists());
     farm.assert_nothing_left();
 }
 

@@ -5,6 +5,7 @@ use crate::definition::Machine;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::network::Attachment;
+use crate::volume::Volume;
 use offshoot_spec::Resources;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -81,6 +82,7 @@ impl Home {
         if machine.lean && machine.notify {
             mounts.extend(self.lean_mounts().map(|(source, destination)| bind(source, destination)));
         }
+        mounts.extend(machine.volumes.iter().map(Volume::mount));
         mounts
     }
 }

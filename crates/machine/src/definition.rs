@@ -4,6 +4,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::{self, Held, Home, VERSION, absent};
 use crate::name;
 use crate::network::Attachment;
+use crate::volume::Volume;
 use offshoot_spec::{BlockIo, Cpu, Memory, Pids, Resources};
 use offshoot_sys::libc::LOCK_EX;
 use offshoot_sys::path;
@@ -44,6 +45,9 @@ pub struct Machine {
     pub env: Vec<String>,
     /// Devices of the host that it gets.
     pub devices: Vec<String>,
+    /// What it sees of the host's files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 impl Default for Machine {
@@ -62,6 +66,7 @@ impl Default for Machine {
             notify: false,
             env: Vec::new(),
             devices: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 }

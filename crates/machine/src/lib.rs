@@ -21,6 +21,7 @@ pub mod supervisor;
 #[cfg(test)]
 mod testing;
 mod valid;
+mod volume;
 
 pub use definition::Machine;
 pub use error::{Error, Kind, Result};
@@ -28,6 +29,7 @@ pub use figures::Figures;
 pub use home::Home;
 pub use launch::NewMachines;
 pub use machines::{Machines, Outcome};
+pub use volume::Volume;
 
 use offshoot_runtime::Runtime;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use crate::definition::{Limits, Machine};
 use crate::error::{Error, Result};
 use crate::machines::Machines;
 use crate::network::{Links, Wanted};
+use crate::volume;
 use offshoot_plan::number_list;
 use offshoot_snapshot::{Image, Store};
 use std::fs;
@@ -48,6 +49,7 @@ impl Machines {
     /// Checks what a machine of `image` is to be.
     pub(crate) fn check(&self, machine: &Machine, store: &Store, image: &Image) -> Result<()> {
         limits(&machine.limits)?;
+        volume::check(&machine.volumes)?;
         for entry in &machine.env {
             if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) || entry.contains('\0') {
                 return Err(Error::request(format!("env {entry:?}: it is KEY=value")));

@@ -8,7 +8,7 @@ use crate::verbs::image::STORE;
 use crate::verbs::network::failed;
 use offshoot_machine::definition::{Change, Limits, Machine, parse_cpus};
 use offshoot_machine::network::Wanted;
-use offshoot_machine::{Machines, NewMachines, name};
+use offshoot_machine::{Machines, NewMachines, Volume, name};
 use offshoot_snapshot::{Choice, parse_size};
 use std::time::Instant;
 
@@ -62,6 +62,7 @@ pub static LAUNCH: Command = Command::new("launch", "make machines of an image a
         ),
         Flag::text("env", "KEY=value of its init").short("e").many(),
         Flag::text("device", "a device of the host that it gets").many(),
+        Flag::text("volume", "SOURCE:DESTINATION[:ro], a directory or file of the host that it sees").short("v").many(),
         Flag::text("init", "the program that is its pid 1, and its arguments").default("/sbin/init"),
         Flag::text("driver", "storage driver of the clones: auto, overlay, btrfs, lvm-thin, reflink, zfs or dir")
             .default("auto"),
@@ -101,6 +102,7 @@ fn launch(call: &Call) -> Result<u8, Failure> {
             lean: call.on("lean"),
             env: call.texts("env").map(String::from).collect(),
             devices: call.texts("device").map(String::from).collect(),
+            volumes: call.texts("volume").map(Volume::parse).collect::<Result<_, _>>().map_err(failed)?,
             ..Machine::default()
         },
         networks: networks(call)?,
