@@ -47,7 +47,7 @@ pub(crate) fn attach(
     let name = format!("/dev/pts/{}", tty::number(&master).context(what)?);
     if console {
         let target = console_target(root).context(what)?;
-        let tree = crate::stage_rootfs::clone_mount(&peer, false).context(what)?;
+        let tree = crate::tree::clone_mount(&peer, false).context(what)?;
         mount::move_mount(&tree, &target).context(what)?;
     }
     socket::send(socket, name.as_bytes(), &[master.as_fd()])

@@ -4,7 +4,7 @@
 //! share. To make and to end these namespaces is most of what they cost, so who starts many containers makes them once.
 
 use crate::error::{Context, Error, Result};
-use crate::stage_rootfs::clone_mount;
+use crate::tree::clone_mount;
 use offshoot_sys::{fork, mount, socket};
 use std::os::fd::{AsFd, OwnedFd};
 

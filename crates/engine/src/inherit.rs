@@ -5,9 +5,31 @@
 
 use crate::error::Result;
 use crate::protocol::ChildEnd;
-use crate::stage::Opened;
 use offshoot_sys::process;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// What the host opened before the clone; the child finds it by descriptor.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// Namespaces to join.
+    pub namespaces: Vec<(offshoot_plan::Kind, OwnedFd)>,
+    /// init, whose namespaces are joined all at once.
+    pub init: Option<OwnedFd>,
+    /// Sources of bind mounts, as detached trees.
+    pub sources: Vec<OwnedFd>,
+    /// The container's cgroup directories as detached trees, where it could not reach them by path.
+    pub cgroups: Vec<OwnedFd>,
+    /// What shows nothing at /proc and /sys, if the caller brings it: see [`crate::Hollow`].
+    pub hollow: Vec<OwnedFd>,
+    /// `tasks` files of v1 cgroups.
+    pub tasks: Vec<OwnedFd>,
+    /// The root filesystem as a detached mount, if the caller brings one.
+    pub root: Option<OwnedFd>,
+    /// What `start` writes to.
+    pub fifo: Option<OwnedFd>,
+    /// Where the terminal's master is sent.
+    pub console: Option<OwnedFd>,
+}
 
 /// Closes all but the standard streams, the first `preserved` others, what the host opened for this process, and the
 /// way back to the host. Messages go that way, too: the host writes the log.

@@ -28,6 +28,7 @@ mod stage_identity;
 mod stage_mount;
 mod stage_rootfs;
 mod streams;
+mod tree;
 
 pub use error::{Error, Kind, Result, cause};
 pub use hollow::Hollow;

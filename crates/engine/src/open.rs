@@ -1,8 +1,8 @@
 //! What the host opens before the clone, so that the container's process finds it by descriptor.
 
 use crate::error::{Context, Error, Result};
-use crate::stage::Opened;
-use crate::stage_rootfs::{clone_mount, set_propagation};
+use crate::inherit::Opened;
+use crate::tree::{clone_mount, set_propagation};
 use crate::{id_map, stage_mount};
 use offshoot_plan::{Bind, IdMap, Kind, Plan, Shift, What};
 use offshoot_sys::{libc, mount, ns, path};

@@ -3,10 +3,11 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::hollow::Hollow;
+use crate::inherit::Opened;
 use crate::log::Log;
 use crate::open::{self, IdMaps};
 use crate::protocol::{self, HostEnd, Report};
-use crate::stage::{self, Job, Opened};
+use crate::stage::{self, Job};
 use crate::{failpoint, hooks, id_map, inherit};
 use offshoot_cgroup::Cgroup;
 use offshoot_plan::cgroup::Driver;

@@ -1,6 +1,7 @@
 //! The container's first processes: they go on from the clone with the plan they inherited, one function a step.
 
 use crate::error::{Error, Kind, Result};
+use crate::inherit::Opened;
 use crate::log::Log;
 use crate::protocol::{ChildEnd, Report};
 use offshoot_plan::{Plan, Process, Step};
@@ -28,29 +29,6 @@ pub(crate) struct Job<'a> {
     pub log: &'a Log,
     /// Whether the caller lacks root's rights on the host.
     pub unprivileged: bool,
-}
-
-/// What the host opened before the clone; the child finds it by descriptor.
-#[derive(Default)]
-pub(crate) struct Opened {
-    /// Namespaces to join.
-    pub namespaces: Vec<(offshoot_plan::Kind, OwnedFd)>,
-    /// init, whose namespaces are joined all at once.
-    pub init: Option<OwnedFd>,
-    /// Sources of bind mounts, as detached trees.
-    pub sources: Vec<OwnedFd>,
-    /// The container's cgroup directories as detached trees, where it could not reach them by path.
-    pub cgroups: Vec<OwnedFd>,
-    /// What shows nothing at /proc and /sys, if the caller brings it: see [`crate::Hollow`].
-    pub hollow: Vec<OwnedFd>,
-    /// `tasks` files of v1 cgroups.
-    pub tasks: Vec<OwnedFd>,
-    /// The root filesystem as a detached mount, if the caller brings one.
-    pub root: Option<OwnedFd>,
-    /// What `start` writes to.
-    pub fifo: Option<OwnedFd>,
-    /// Where the terminal's master is sent.
-    pub console: Option<OwnedFd>,
 }
 
 /// The state of a process on its way to its program.

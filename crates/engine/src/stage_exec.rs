@@ -1,8 +1,9 @@
 //! The end of the runtime's life in the container: the program is found, waited for, and becomes the process.
 
 use crate::error::{Error, Result};
+use crate::inherit::Opened;
 use crate::protocol::Report;
-use crate::stage::{Opened, Stage};
+use crate::stage::Stage;
 use nix::sys::signal::Signal;
 use offshoot_sys::{Errno, errno_text, libc, path, process};
 use std::ffi::CString;

@@ -6,7 +6,7 @@ use crate::protocol::Report;
 use crate::resolve;
 use crate::stage::Stage;
 use crate::stage_identity::PROC_MAGIC;
-use crate::stage_rootfs::{clone_mount, set_attributes, set_propagation};
+use crate::tree::{clone_mount, set_attributes, set_propagation};
 use offshoot_plan::attr::{self, Attributes};
 use offshoot_plan::{Bind, Kind, Mount, New, What};
 use offshoot_sys::mount::{self, AT_EMPTY_PATH, AT_RECURSIVE, FsContext, OPEN_TREE_CLONE, open_tree};

@@ -59,7 +59,9 @@ impl Machines {
             let error = Error::from(error);
             hint.map_or(error.clone(), |hint| error.hint(hint))
         })?;
-        self.check(&wanted.like, &store, &image)?;
+        valid::machine(&wanted.like, &store, &image)?;
+        // Devices are looked at as it is written.
+        self.home.config(&wanted.like)?;
         self.check_names(&wanted.names, &store)?;
         let mut options = CloneOptions { keep: true, driver: wanted.driver, size: None };
         options.driver = Choice::Fixed(store.choose(&options)?);

@@ -2,7 +2,6 @@
 
 use crate::definition::{Limits, Machine};
 use crate::error::{Error, Result};
-use crate::machines::Machines;
 use crate::network::{Links, Wanted};
 use crate::volume;
 use offshoot_plan::number_list;
@@ -45,23 +44,20 @@ fn cpuset(text: &str, online: &str) -> Result<()> {
     }
 }
 
-impl Machines {
-    /// Checks what a machine of `image` is to be.
-    pub(crate) fn check(&self, machine: &Machine, store: &Store, image: &Image) -> Result<()> {
-        limits(&machine.limits)?;
-        volume::check(&machine.volumes)?;
-        for entry in &machine.env {
-            if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) || entry.contains('\0') {
-                return Err(Error::request(format!("env {entry:?}: it is KEY=value")));
-            }
+/// Checks what a machine of `image` is to be.
+pub(crate) fn machine(machine: &Machine, store: &Store, image: &Image) -> Result<()> {
+    limits(&machine.limits)?;
+    volume::check(&machine.volumes)?;
+    for entry in &machine.env {
+        if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) || entry.contains('\0') {
+            return Err(Error::request(format!("env {entry:?}: it is KEY=value")));
         }
-        if !places(&machine.init).iter().any(|place| matches!(store.resolve_file(image, place), Ok(Some(_)))) {
-            let message = format!("init {:?}: image {:?} has no such program", machine.init, machine.image);
-            return Err(Error::request(message).hint("--init names the program that is to be pid 1"));
-        }
-        // Its devices.
-        self.home.config(machine).map(drop)
     }
+    if !places(&machine.init).iter().any(|place| matches!(store.resolve_file(image, place), Ok(Some(_)))) {
+        let message = format!("init {:?}: image {:?} has no such program", machine.init, machine.image);
+        return Err(Error::request(message).hint("--init names the program that is to be pid 1"));
+    }
+    Ok(())
 }
 
 /// Where pid 1 may be in an image; what follows its name are its arguments.
