@@ -6,6 +6,7 @@
 
 pub mod attr;
 pub mod cgroup;
+mod clean;
 mod devices;
 mod exec;
 mod host;
@@ -21,6 +22,7 @@ mod request;
 mod step;
 mod sysctl;
 
+pub use clean::clean;
 pub use devices::Device;
 pub use exec::{ExecPlan, exec};
 pub use host::Host;
@@ -324,24 +326,9 @@ fn rootfs(spec: &Spec, request: &Request, report: &mut Report) -> PathBuf {
         None => report.problem("root", "root must be specified"),
         Some(root) if root.path.is_empty() => report.problem("root.path", "must not be empty"),
         Some(root) if root.path.contains('\0') => report.problem("root.path", "contains a NUL byte"),
-        Some(root) => return clean(&request.bundle.join(&root.path)),
+        Some(root) => return clean(request.bundle.join(&root.path)),
     }
     PathBuf::new()
-}
-
-/// Without `.`, `..` and double slashes, as Go's `filepath.Clean`; symlinks are looked at when it is opened.
-fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                out.pop();
-            }
-            std::path::Component::Normal(name) => out.push(name),
-            _ => {}
-        }
-    }
-    out
 }
 
 /// A container that sees its cgroup as the root of a writable hierarchy manages it itself. As runc, only a mount of
@@ -350,7 +337,7 @@ fn delegate_to(spec: &Spec, request: &Request, ns: &Namespaces, map: Option<&IdM
     let writable = |mount: &offshoot_spec::Mount| {
         let ro = mount.options.iter().rev().find(|word| matches!(word.as_str(), "ro" | "rw"));
         mount.source == "cgroup"
-            && clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
+            && clean(&mount.destination) == Path::new("/sys/fs/cgroup")
             && ro.is_none_or(|word| word == "rw")
     };
     if !ns.makes(Kind::Cgroup) || !spec.mounts.iter().any(writable) {

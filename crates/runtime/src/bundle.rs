@@ -1,7 +1,7 @@
 //! A bundle: a directory with `config.json` and a root filesystem. spec: bundle.md
 
-use crate::root::clean;
 use crate::{Error, Kind, Result};
+use offshoot_plan::clean;
 use offshoot_spec::Spec;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Bundle {
         let failed = |error: &std::io::Error| Error::io(format_args!("open the bundle {}", path.display()), error);
         let cwd = || std::env::current_dir();
         // Resolved by its letters, as Go does: the path shows in states, where callers compare it with their own.
-        let path = if path.is_absolute() { clean(path) } else { clean(&cwd().map_err(|e| failed(&e))?.join(path)) };
+        let path = if path.is_absolute() { clean(path) } else { clean(cwd().map_err(|e| failed(&e))?.join(path)) };
         if !fs::metadata(&path).map_err(|error| failed(&error))?.is_dir() {
             return Err(failed(&std::io::Error::from_raw_os_error(offshoot_sys::libc::ENOTDIR)));
         }

@@ -2,9 +2,10 @@
 
 use crate::many::Common;
 use crate::{Error, Kind, Log, Result, id};
+use offshoot_plan::clean;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The library's handle: a root directory, and the choices that hold for every container below it.
@@ -120,21 +121,6 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         return Err(Error::new(Kind::Request, "Option --root argument should not be set to /"));
     }
     Ok(clean)
-}
-
-/// An absolute path with `.`, `..` and doubled slashes resolved by their letters.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::Normal(name) => out.push(name),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! What is to be cloned is decided before anything exists, and the clone's name is in the state before the clone is: so
 //! `delete` finds it, wherever the runtime was killed. A container without the annotation meets none of this.
 
-use crate::root::clean;
 use crate::{Error, Kind, Result, Runtime, error};
 use offshoot_engine::failpoint;
+use offshoot_plan::clean;
 use offshoot_plan::{Kind as Namespace, Plan, Problem};
 use offshoot_snapshot::{Choice, CloneOptions, IdMap, IdRange, Image, Name, Request, Store};
 use offshoot_spec::Spec;
@@ -277,7 +277,7 @@ impl Runtime {
     /// container's own mount namespace only, so all containers have the same.
     pub(crate) fn mount_point(&self, spec: &Spec, bundle: &Path) -> PathBuf {
         let named = spec.root.as_ref().filter(|root| !root.path.is_empty() && !root.path.contains('\0'));
-        let named = named.map(|root| clean(&bundle.join(&root.path)));
+        let named = named.map(|root| clean(bundle.join(&root.path)));
         named.filter(|path| path.is_dir()).unwrap_or_else(|| self.own_mount_point())
     }
 

@@ -3,9 +3,9 @@
 use crate::bundle::Bundle;
 use crate::error::of_store;
 use crate::ranges::{Claim, Pool};
-use crate::root::clean;
 use crate::rootfs::{self, Look, Rootfs};
 use crate::{Error, Kind, Result, Runtime};
+use offshoot_plan::clean;
 use offshoot_plan::{Plan, Problem, Request};
 use offshoot_snapshot::IdRange;
 use offshoot_spec::Spec;
@@ -31,7 +31,7 @@ impl System {
     pub fn request(&self, request: Request) -> Request {
         let maps = self.first_id.is_some();
         let root = self.bundle.spec.root.as_ref().filter(|root| maps && !root.path.is_empty());
-        let path = root.map(|root| clean(&self.bundle.path.join(&root.path)));
+        let path = root.map(|root| clean(self.bundle.path.join(&root.path)));
         let root_mount = request.root_mount.or(path);
         let root_over_host = root_mount.is_some();
         Request {

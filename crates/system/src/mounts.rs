@@ -1,7 +1,8 @@
 //! The file systems of the kernel and the temporary ones that an init wants to find; then the caller's.
 
+use offshoot_plan::clean;
 use offshoot_spec::Mount;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// What is there in any case, in this order: destination, type, source, options. The caller's own takes its place.
 const BASE: [(&str, &str, &str, &[&str]); 8] = [
@@ -61,17 +62,4 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
         options: options.iter().map(ToString::to_string).collect(),
         ..Mount::default()
     }
-}
-
-/// By its letters: what the image has there is looked at when it is mounted.
-fn clean(path: &str) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in Path::new(path).components() {
-        match part {
-            Component::ParentDir => _ = out.pop(),
-            Component::Normal(name) => out.push(name),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    out
 }

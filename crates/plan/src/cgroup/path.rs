@@ -1,7 +1,8 @@
 //! Which directory in which hierarchy.
 
 use super::{CgroupHost, CgroupRequest, Decisions, Driver, Hierarchy, HostHierarchy, Mode, SystemdUnit};
-use std::path::{Component, Path, PathBuf};
+use crate::clean;
+use std::path::{Path, PathBuf};
 
 /// The v1 hierarchies that a container joins, in runc's order, and whether it can do without: a named hierarchy
 /// limits nothing.
@@ -43,7 +44,7 @@ pub(super) fn hierarchies(
     }
     match request.driver {
         Driver::Fs => {
-            let path = normal(&request.linux.cgroups_path);
+            let path = relative(&request.linux.cgroups_path);
             let absolute = request.linux.cgroups_path.starts_with('/');
             if absolute && path.as_os_str().is_empty() {
                 out.problem("linux.cgroupsPath", "the root cgroup is the host's, not a container's");
@@ -70,7 +71,7 @@ pub(super) fn hierarchies(
                 );
                 return (Vec::new(), None);
             };
-            let path = normal(&format!("{}/{}", systemd.control_group.display(), unit.cgroup_path()));
+            let path = relative(&format!("{}/{}", systemd.control_group.display(), unit.cgroup_path()));
             (all(host, |_| path.clone()), Some(unit))
         }
     }
@@ -104,15 +105,7 @@ fn all(host: &CgroupHost, place: impl Fn(&Path) -> PathBuf) -> Vec<Hierarchy> {
     list
 }
 
-/// The path without `.`, `..` and the leading slash; `..` does not lead above the start.
-fn normal(path: &str) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => _ = clean.pop(),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
+/// A path below the mount point of a hierarchy; `..` does not lead above that.
+fn relative(path: &str) -> PathBuf {
+    clean(path).components().skip(1).collect()
 }
