@@ -43,7 +43,14 @@ fn a_machine_lives_from_launch_to_removal() {
     assert_eq!(farm.show(&name)["state"], "stopped");
     assert!(farm.ok(&["machine", "logs", &name]).contains("bye"));
     farm.fails(&["machine", "exec", &name, "true"], "does not run");
-    farm.ok(&["machine", "snapshot", &name, "s"]);
+    for snapshot in ["s", "t"] {
+        farm.ok(&["machine", "snapshot", &name, snapshot]);
+    }
+    assert_eq!(farm.show(&name)["snapshots"], serde_json::json!(["s", "t"]));
+    farm.ok(&["machine", "forget", &name, "t"]);
+    farm.fails(&["machine", "rollback", &name, "t"], "t");
+    assert_eq!(farm.show(&name)["snapshots"], serde_json::json!(["s"]));
+    farm.fails(&["machine", "set", &name], "no option says what to change");
     farm.ok(&["machine", "start", &name]);
     farm.fails(&["machine", "start", &name], "is running");
     let shown = farm.show(&name);
@@ -201,8 +208,9 @@ fn machines_do_not_notice_that_their_supervisor_is_killed() {
     let supervisor = farm.supervisor();
     assert!(Command::new("kill").arg(supervisor.to_string()).status().unwrap().success());
     farm.until("it does not end", || farm.supervisors(false).is_empty());
-    farm.fails(&["machine", "console", &one], "no supervisor runs");
     assert_eq!(farm.ok(&["machine", "exec", &one, "hostname"]).trim(), one);
+    // To look at a console is to need it.
+    farm.types(&one, "echo $((5+5))-there\n", "10-there");
     farm.ok(&["machine", "launch", "box", &two]);
     farm.types(&one, "echo $((3+3))-again\n", "6-again");
     // Stopping needs none, and nothing stays when no machine runs.
@@ -286,6 +294,66 @@ fn the_console_is_the_machine_s() {
     farm.ok(&["machine", "launch", "box", &name]);
     farm.types(&name, "echo $((6*7))-there\n", "42-there");
     assert_eq!(farm.show(&name)["state"], "running");
+    let logs = farm.ok(&["machine", "logs", "--lines", "1", &name]);
+    assert!(farm.ok(&["machine", "logs", &name]).ends_with(&logs) && logs.lines().count() == 1, "{logs}");
+    let mut follower = farm.command(&["machine", "logs", "--follow", &name]).stdout(Stdio::null()).spawn().unwrap();
+    farm.ok(&["machine", "stop", "--force", &name]);
+    farm.fails(&["machine", "console", &name], "does not run");
+    assert!(follower.try_wait().unwrap().is_none(), "it may start again");
+    farm.ok(&["machine", "rm", &name]);
+    assert_eq!(follower.wait().unwrap().code(), Some(1), "it is gone");
+}
+
+/// The definition of a machine, changed as by hand.
+fn edit(farm: &Farm, name: &str, change: impl FnOnce(&mut Value)) {
+    let file = farm.dir.join("store/machines").join(name).join("machine.json");
+    let mut machine: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut machine);
+    // Editors need longer than the kernel's clock of files ticks.
+    sleep(Duration::from_millis(20));
+    fs::write(&file, machine.to_string()).unwrap();
+}
+
+#[test]
+fn a_definition_that_was_changed_by_hand_is_what_starts() {
+    let Some(farm) = Farm::new("edit") else { return };
+    let (name, other) = (farm.name("a"), farm.name("b"));
+    farm.ok(&["machine", "launch", "box", &name, &other, "--no-start", "--autostart"]);
+    edit(&farm, &name, |machine| {
+        machine["limits"]["memory"] = (48 << 20).into();
+        machine["env"] = serde_json::json!(["WHO=me"]);
+    });
+    farm.ok(&["machine", "start", &name]);
+    let pid = farm.show(&name)["pid"].as_i64().unwrap();
+    assert_eq!(cgroup_file(pid, "memory", &["memory.limit_in_bytes", "memory.max"]).trim(), "50331648");
+    assert!(farm.ok(&["machine", "exec", &name, "cat", "/proc/1/environ"]).contains("WHO=me"));
+    farm.ok(&["machine", "stop", "--force", &name]);
+    for (wrong, says) in [("memroy", "unknown field `memroy`"), ("pids", "it is 1 to")] {
+        edit(&farm, &name, |machine| machine["limits"][wrong] = 0.into());
+        farm.fails(&["machine", "start", &name], says);
+        edit(&farm, &name, |machine| drop(machine["limits"].as_object_mut().unwrap().remove(wrong)));
+    }
+    // A copy is not another machine.
+    let (from, to) = (farm.dir.join("store/machines").join(&name), farm.dir.join("store/machines").join(farm.name("copy")));
+    fs::create_dir(&to).unwrap();
+    fs::copy(from.join("machine.json"), to.join("machine.json")).unwrap();
+    farm.fails(&["machine", "start", &farm.name("copy")], "it is of machine");
+    fs::remove_dir_all(&to).unwrap();
+
+    // One that cannot be read keeps no other from anything, and can be stopped and removed.
+    farm.ok(&["machine", "start", &name]);
+    fs::write(from.join("machine.json"), "{").unwrap();
+    let supervisor = farm.supervisor();
+    farm.kill(supervisor);
+    farm.until("no other supervisor", || farm.supervisors(false).iter().any(|pid| *pid != supervisor));
+    let started = farm.run(&["machine", "start", "--autostart"]);
+    assert!(!started.status.success() && text(&started).contains(&format!("{name}: failed to read")), "{}", text(&started));
+    assert_eq!(farm.show(&other)["state"], "running");
+    assert!(farm.ok(&["machine", "list"]).contains(&other));
+    assert!(text(&farm.run(&["machine", "show", "--all"])).contains(&other));
+    farm.ok(&["machine", "stop", "--force", &name]);
+    farm.ok(&["machine", "rm", "--force", &name, &other]);
+    farm.assert_nothing_left();
 }
 
 #[test]
@@ -400,8 +468,36 @@ fn machines_of_a_network_know_each_other() {
         }
         assert!(Instant::now() < end, "{}", text(&output));
     }
+    // A name server that ends comes back, even if some machine always has something to say.
+    let server = || fs::read_to_string(farm.dir.join("root.networks/default/pid")).ok()?.trim().parse::<u32>().ok();
+    if let Some(before) = server() {
+        let talks = "while true; do echo x; busybox usleep 500000; done >/dev/console 2>&1 </dev/null &";
+        farm.ok(&["machine", "exec", &one, "sh", "-c", talks]);
+        farm.kill(before);
+        farm.until("no name server", || server().is_some_and(|now| now != before));
+    }
+    // An address that is changed by hand is the machine's, for others too.
+    farm.ok(&["machine", "stop", "--force", &two]);
+    edit(&farm, &two, |machine| machine["networks"][0]["address"] = "10.98.0.2".into());
+    farm.fails(&["machine", "start", &two], "is that of");
+    edit(&farm, &two, |machine| machine["networks"][0]["address"] = "10.98.0.77".into());
+    farm.ok(&["machine", "start", &two]);
+    assert!(farm.ok(&["machine", "exec", &two, "ip", "address", "show", "eth0"]).contains("10.98.0.77/24"));
+    let leases = farm.ok(&["network", "show", "default"]);
+    assert!(leases.contains("10.98.0.77") && !leases.contains("10.98.0.3\""), "{leases}");
+    // A network that does not come up keeps no machine of another from starting.
+    let three = farm.name("c");
+    farm.ok(&["network", "create", "other", "--no-nat", "--no-names"]);
+    farm.ok(&["machine", "launch", "box", &three, "-n", "other", "--no-start"]);
+    let file = farm.dir.join("store/networks/other/network.json");
+    let network = fs::read(&file).unwrap();
+    fs::write(&file, "{").unwrap();
+    farm.ok(&["machine", "stop", "--force", &two]);
+    let output = farm.run(&["machine", "start", &two, &three]);
+    assert!(text(&output).contains("1 machine started in") && text(&output).contains("1 failed"), "{}", text(&output));
+    fs::write(&file, network).unwrap();
     farm.fails(&["network", "rm", "default"], "2 machines are in it");
     farm.ok(&["machine", "rm", "--all", "--force"]);
-    farm.ok(&["network", "rm", "default"]);
+    farm.ok(&["network", "rm", "default", "other"]);
     farm.assert_nothing_left();
 }

@@ -18,6 +18,8 @@ pub(crate) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 /// A systemd as pid 1 takes its arguments for a kernel's command line. Newer ones (262) ask a terminal without these for its size,
 /// twice, and wait a third of a second each time for an answer that nobody gives. A console that is attached to sets its own.
 const CONSOLE: [&str; 2] = ["systemd.tty.rows.console=24", "systemd.tty.columns.console=80"];
+/// The name of its host, before `/etc/hostname`: an image has the name of the host that it was made on, or none.
+const HOSTNAME: &str = "systemd.hostname=";
 
 impl Home {
     /// The text of a machine's `config.json`.
@@ -88,10 +90,14 @@ impl Home {
 }
 
 /// Pid 1. Another program than an image's init might take more arguments for something else; another init takes no notice.
-fn args(machine: &Machine) -> Vec<&str> {
+fn args(machine: &Machine) -> Vec<String> {
+    let mut args: Vec<_> = machine.init.split_whitespace().map(String::from).collect();
     let is_init = machine.init == "/sbin/init" || machine.init.ends_with("/systemd");
-    let more = if machine.notify && is_init { &CONSOLE[..] } else { &[] };
-    machine.init.split_whitespace().chain(more.iter().copied()).collect()
+    if machine.notify && is_init {
+        args.extend(CONSOLE.map(String::from));
+        args.push(format!("{HOSTNAME}{}", machine.name));
+    }
+    args
 }
 
 /// A host's interface, for the runtime to move. spec: config-linux.md#network-devices
@@ -169,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn a_systemd_is_told_the_size_of_its_console() {
+    fn a_systemd_is_told_the_size_of_its_console_and_its_name() {
         let of = |init: &str, notify| {
-            let machine = Machine { init: init.into(), notify, ..Machine::default() };
+            let machine = Machine { name: "web".into(), init: init.into(), notify, ..Machine::default() };
             args(&machine).join(" ")
         };
-        assert_eq!(of("/sbin/init", true), format!("/sbin/init {} {}", CONSOLE[0], CONSOLE[1]));
-        assert!(of("/usr/lib/systemd/systemd", true).ends_with("=80"));
+        assert_eq!(of("/sbin/init", true), format!("/sbin/init {} {} systemd.hostname=web", CONSOLE[0], CONSOLE[1]));
+        assert!(of("/usr/lib/systemd/systemd", true).ends_with("=80 systemd.hostname=web"));
         assert_eq!(of("/bin/sh", true), "/bin/sh");
         assert_eq!(of("/sbin/init", false), "/sbin/init", "no systemd in the image");
     }

@@ -17,7 +17,7 @@ const PERIOD: u64 = 100_000;
 
 /// A machine, as its file has it. docs/machines.md describes the keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Machine {
     /// Of the file: see [`VERSION`].
     pub version: u32,
@@ -73,7 +73,7 @@ impl Default for Machine {
 
 /// What a machine may use. What is absent is not limited.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Limits {
     /// Processors, in thousandths: 1500 is one and a half.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +189,10 @@ pub fn parse_cpus(text: &str) -> Result<Option<u64>> {
 
 /// In the directory of a machine that is being removed.
 const CLOSED: &str = "removing";
+/// What a machine is, and what the runtime makes of that. The second is written after the first, so that an older one tells of a
+/// change by hand.
+const DEFINITION: &str = "machine.json";
+const BUNDLE: &str = "config.json";
 
 impl Home {
     /// The machine of that name.
@@ -197,7 +201,23 @@ impl Home {
     /// There is none, or its file cannot be read.
     pub fn load(&self, name: &str) -> Result<Machine> {
         name::check("machine", name)?;
-        home::read(&self.machine(name).join("machine.json"))?.ok_or_else(|| absent("machine", name))
+        let file = self.machine(name).join(DEFINITION);
+        let machine: Machine = home::read(&file)?.ok_or_else(|| absent("machine", name))?;
+        // That of a directory that somebody has copied or renamed: its clone and its addresses are the other's.
+        match machine.name == name {
+            true => Ok(machine),
+            false => Err(Error::failed(format_args!("read {}", file.display()), format_args!("it is of machine {:?}", machine.name))
+                .hint("machine clone makes another machine of one")),
+        }
+    }
+
+    /// Whether a machine was changed by hand since what follows from that was made.
+    pub(crate) fn is_edited(&self, name: &str) -> bool {
+        let changed = |file| fs::metadata(self.machine(name).join(file)).and_then(|meta| meta.modified());
+        match (changed(DEFINITION), changed(BUNDLE)) {
+            (Ok(definition), Ok(bundle)) => definition > bundle,
+            (definition, _) => definition.is_ok(),
+        }
     }
 
     /// The names of all machines.
@@ -220,8 +240,9 @@ impl Home {
             // An earlier version may have made less than the new file names.
             self.make_lean()?;
         }
-        home::write_text(&dir.join("config.json"), &self.config(machine)?, true)?;
-        home::write(&dir.join("machine.json"), machine, true)
+        let config = self.config(machine)?;
+        home::write(&dir.join(DEFINITION), machine, true)?;
+        home::write_text(&dir.join(BUNDLE), &config, true)
     }
 
     /// Adds machines; on disk when this returns. The caller has the lock of all.
@@ -236,8 +257,8 @@ impl Home {
             let failed = |error: &io::Error| Error::io(format_args!("make {}", dir.display()), error);
             let _ = fs::remove_dir_all(&new);
             fs::create_dir(&new).map_err(|error| failed(&error))?;
-            home::write_text(&new.join("config.json"), &self.config(machine)?, false)?;
-            home::write(&new.join("machine.json"), machine, false)?;
+            home::write(&new.join(DEFINITION), machine, false)?;
+            home::write_text(&new.join(BUNDLE), &self.config(machine)?, false)?;
             fs::rename(&new, &dir).map_err(|error| failed(&error))?;
             added.push(dir);
             Ok(())
@@ -267,7 +288,7 @@ impl Home {
         })?;
         path::flock(&file, LOCK_EX).map_err(|error| Error::failed(format_args!("lock machine {name:?}"), error))?;
         // Another may have removed it, and made a new one of that name, since it was opened.
-        match dir.join("machine.json").exists() {
+        match dir.join(DEFINITION).exists() {
             true => Ok(MachineLock(file)),
             false => Err(absent("machine", name)),
         }
@@ -315,10 +336,13 @@ impl Home {
         let mut seen = std::collections::BTreeSet::new();
         names.iter().try_for_each(|name| {
             name::check("machine", name)?;
-            if self.machine(name).exists() || !seen.insert(name) {
-                return Err(Error::new(Kind::Exists, format!("there is a machine {name:?} already")));
+            if !seen.insert(name) {
+                return Err(Error::request(format!("machine {name:?} is named twice")));
             }
-            Ok(())
+            match self.machine(name).exists() {
+                true => Err(Error::new(Kind::Exists, format!("there is a machine {name:?} already"))),
+                false => Ok(()),
+            }
         })
     }
 }

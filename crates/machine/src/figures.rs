@@ -40,12 +40,27 @@ pub struct Figures {
     pub processes: u64,
     /// Seconds since its start.
     pub uptime: f64,
+    /// Its snapshots, the oldest first, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Vec<String>>,
     /// How it last ended, and what was done about that, where the supervisor knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
 }
 
 impl Machines {
+    /// What a machine does now, and its snapshots.
+    ///
+    /// # Errors
+    /// As [`Machines::figures`], or its clone cannot be read.
+    pub fn all_of(&self, name: &str) -> Result<Figures> {
+        let figures = self.figures(name)?;
+        let store = self.store()?;
+        let clone = store.find_clone(name)?;
+        let snapshots = clone.snapshots().map(|(name, _)| name.to_owned()).collect();
+        Ok(Figures { snapshots: Some(snapshots), ..figures })
+    }
+
     /// What a machine does now.
     ///
     /// # Errors
@@ -66,6 +81,7 @@ impl Machines {
             cpu: 0,
             processes: 0,
             uptime: 0.0,
+            snapshots: None,
             last: Last::load(&self.run(), name),
         };
         let Some(container) = self.container(name)? else { return Ok(figures) };

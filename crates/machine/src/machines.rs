@@ -83,7 +83,7 @@ impl Machines {
         match (words.is_empty(), all) {
             (true, true) => Ok(known),
             (false, false) => name::select(words, &known),
-            (true, false) => Err(Error::request("no machine is named (hint: --all means every one)")),
+            (true, false) => Err(Error::request("no machine is named").hint("--all means every one")),
             (false, true) => Err(Error::request("machines are named and --all is given")),
         }
     }
@@ -145,18 +145,16 @@ impl Machines {
         Ok(outcome)
     }
 
-    /// Those that start by themselves and do not run.
+    /// Those that start by themselves and do not run; and those of which that cannot be told, to fail by themselves.
     ///
     /// # Errors
-    /// A definition cannot be read.
+    /// The names of the machines cannot be read.
     pub fn autostarting(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for name in self.home.machine_names()? {
-            if self.home.load(&name)?.autostart && !self.is_running(&name)? {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        let starts = |name: &String| match self.home.load(name) {
+            Ok(machine) => machine.autostart && !self.is_running(name).unwrap_or(false),
+            Err(_) => true,
+        };
+        Ok(self.home.machine_names()?.into_iter().filter(starts).collect())
     }
 
     /// Does the same for each of many, in order and at this machine's width.
@@ -239,6 +237,15 @@ impl Machines {
         let _lock = self.home.lock(name)?;
         self.check_at_rest(name, "roll back")?;
         Ok(self.store()?.find_clone(name)?.rollback(snapshot)?)
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn forget_snapshot(&self, name: &str, snapshot: &str) -> Result<()> {
+        let _lock = self.home.lock(name)?;
+        Ok(self.store()?.find_clone(name)?.delete_snapshot(snapshot)?)
     }
 
     pub(crate) fn check_at_rest(&self, name: &str, verb: &str) -> Result<()> {

@@ -6,11 +6,12 @@ use crate::home;
 use crate::machines::Machines;
 use crate::network::{self, Attachment, Links, Server};
 use crate::supervisor::{Given, Hand};
+use crate::valid;
 use offshoot_runtime::create::New;
 use offshoot_runtime::notify::Notify;
 use offshoot_runtime::{Init, Launch, Status};
 use offshoot_sys::{libc, path};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -20,17 +21,46 @@ use std::time::Duration;
 const LOOPBACK: &str = "127.";
 
 impl Machines {
-    /// Makes what the machines' networks need on the host, once for all of them.
-    pub(crate) fn bring_networks_up(&self, names: &[String]) -> Result<()> {
-        let mut networks = BTreeSet::new();
-        for machine in names.iter().filter_map(|name| self.home.load(name).ok()) {
-            networks.extend(machine.networks.into_iter().filter_map(|network| match network {
-                Attachment::Network { network, .. } => Some(network),
-                _ => None,
-            }));
+    /// Makes what machines need before they start: `config.json` anew where `machine.json` was changed by hand, and once for all
+    /// of them what their networks need on the host. Those that cannot start for want of it, with why.
+    pub(crate) fn prepare(&self, names: &[String]) -> BTreeMap<String, Error> {
+        let (mut unready, mut users) = (BTreeMap::new(), BTreeMap::<String, Vec<&String>>::new());
+        for name in names {
+            match self.take_up(name) {
+                Ok(machine) => {
+                    for network in machine.networks {
+                        if let Attachment::Network { network, .. } = network {
+                            users.entry(network).or_default().push(name);
+                        }
+                    }
+                }
+                Err(error) => drop(unready.insert(name.clone(), error)),
+            }
         }
         let run = self.network_run();
-        networks.iter().try_for_each(|network| self.home.bring_up(&run, network).map(drop))
+        for (network, users) in users {
+            if let Err(error) = self.home.bring_up(&run, &network) {
+                unready.extend(users.into_iter().map(|name| (name.clone(), error.clone())));
+            }
+        }
+        unready
+    }
+
+    /// A machine as it is written down, with what follows from that made anew if somebody has changed it by hand.
+    fn take_up(&self, name: &str) -> Result<Machine> {
+        let machine = self.home.load(name)?;
+        if !self.home.is_edited(name) {
+            return Ok(machine);
+        }
+        let _lock = self.home.lock(name)?;
+        // Another may have been faster.
+        let machine = self.home.load(name)?;
+        if self.home.is_edited(name) {
+            valid::limits(&machine.limits)?;
+            self.home.settle_addresses(&machine)?;
+            self.home.save(&machine)?;
+        }
+        Ok(machine)
     }
 
     /// Starts a machine and hands its process and console to the supervisor.

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// One of them, as the machine's file has it. Inside, it belongs to whom it belongs to on the host: the mount is id-mapped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Volume {
     /// On the host.
     pub source: PathBuf,

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
 use crate::archive::stream::Listener;
-use crate::error::{Call, During, Error, Result};
+use crate::error::{Call, During, Error, Kind, Result};
 use crate::image::Image;
 use crate::import::{ImportOptions, Source};
 use crate::store::{Staging, Store};
@@ -15,6 +15,11 @@ use crate::tool::Tool;
 
 const MMDEBSTRAP: Tool = Tool { name: "mmdebstrap", package: "mmdebstrap" };
 const DEBOOTSTRAP: Tool = Tool { name: "debootstrap", package: "debootstrap" };
+
+/// What a system needs that no package brings, and what the tools take from this host that would be wrong on every other. With the
+/// root file system as its first argument.
+const FINISH: &str = r#"rm -f "$1/etc/hostname"
+[ -e "$1/etc/hosts" ] || printf '%s\n' '127.0.0.1 localhost' '::1 localhost ip6-localhost ip6-loopback' >"$1/etc/hosts""#;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -50,7 +55,7 @@ impl Store {
     fn mmdebstrap(&self, options: &BuildOptions, progress: Listener) -> Result<Image> {
         let staging = self.staging()?;
         let mut command = MMDEBSTRAP.command()?;
-        command.args(["--format=tar", &format!("--variant={}", options.variant)]);
+        command.args(["--format=tar", &format!("--variant={}", options.variant), &format!("--customize-hook={FINISH}")]);
         add_packages(&mut command, options);
         command.args([&options.suite, "-"]);
         match &options.mirror {
@@ -83,6 +88,10 @@ impl Store {
         let status = child.wait().call(|| "waitid(debootstrap)")?;
         if !status.success() {
             return Err(DEBOOTSTRAP.failed(&[&options.suite], &staging.dir.read("messages", u64::MAX - 1)?));
+        }
+        let finished = Command::new("sh").args(["-c", FINISH, "sh"]).arg(&root).status().call(|| "execve(\"sh\")")?;
+        if !finished.success() {
+            return Err(Error::new(Kind::System, "failed to write its /etc/hosts"));
         }
         self.import(Source::Path(root), &options.import, progress)
     }

@@ -16,6 +16,7 @@ pub use link::{Links, Peer};
 pub use names::Server;
 pub use range::Range;
 
+use crate::definition::Machine;
 use crate::error::{Error, Kind, Result};
 use crate::home::{self, Home, VERSION, absent};
 use crate::name;
@@ -186,6 +187,29 @@ impl Home {
         Ok(given)
     }
 
+    /// Has the leases say of a machine what its definition says, which somebody has changed.
+    ///
+    /// # Errors
+    /// An address is another's or not of its network, there is no such network, or a file cannot be read or written.
+    pub(crate) fn settle_addresses(&self, machine: &Machine) -> Result<()> {
+        let _held = self.lock_networks()?;
+        let names = [machine.name.clone()];
+        let mut changed = Vec::new();
+        for network in self.networks_locked()? {
+            let mut leases = self.leases(&network.name)?;
+            let before = leases.clone();
+            leases.give_back(&machine.name);
+            for address in machine.networks.iter().filter_map(|one| one.address_in(&network.name)) {
+                let taken = leases.take(network.range, &names, Some(address));
+                taken.map_err(|error| error.during(format_args!("take addresses of network {:?}", network.name)))?;
+            }
+            if leases != before {
+                changed.push((network.name, leases));
+            }
+        }
+        changed.into_iter().try_for_each(|(network, leases)| leases.save(&self.networks(), &network))
+    }
+
     /// Takes back all addresses of machines that go. Servers are told.
     ///
     /// # Errors
@@ -351,7 +375,7 @@ fn host_route(range: Range) -> Option<String> {
 
 /// What a machine is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase")]
+#[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Attachment {
     /// A bridge of ours.
     Network {
@@ -372,6 +396,16 @@ pub enum Attachment {
         /// The interface.
         device: String,
     },
+}
+
+impl Attachment {
+    /// The machine's address, if this is the network `name` of ours.
+    fn address_in(&self, name: &str) -> Option<Ipv4Addr> {
+        match self {
+            Attachment::Network { network, address, .. } if network == name => Some(*address),
+            _ => None,
+        }
+    }
 }
 
 /// What `--network` asks for.

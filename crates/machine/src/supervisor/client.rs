@@ -4,7 +4,7 @@ use super::message::{Granted, Request, Started, receive, send};
 use crate::error::{Error, Kind, Result};
 use crate::machines::Machines;
 use offshoot_sys::event::{self, POLLIN};
-use offshoot_sys::libc::LOCK_EX;
+use offshoot_sys::libc::{LOCK_EX, SIGWINCH};
 use offshoot_sys::{path, socket};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -118,10 +118,13 @@ pub struct Attached {
 /// Attaches to the console of a machine.
 pub fn attach(machines: &Machines, name: &str) -> Result<Attached> {
     machines.home.load(name)?;
+    if !machines.is_running(name)? {
+        let message = format!("machine {name:?} does not run");
+        return Err(Error::new(Kind::State, message).hint(format!("offshoot machine start {name}")));
+    }
     let what = format!("attach to the console of {name:?}");
-    let Some(stream) = connect(&machines.run()) else {
-        return Err(Error::new(Kind::State, format!("failed to {what}: no supervisor runs, so no machine has one")));
-    };
+    // One that was told to end has left the consoles to the keeper.
+    let stream = ensure(machines)?;
     send(&stream, &Request::Console { name: name.to_owned() }, &[])?;
     let answer: Option<(Granted, _)> = receive(&stream)?;
     let Some((Granted { error }, fds)) = answer else {
@@ -139,6 +142,8 @@ pub fn relay(attached: &Attached) -> Result<()> {
     const LEAVE: u8 = 0x1d;
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     let mut terminal = offshoot_runtime::terminal::HostTerminal::find().ok();
+    event::block_signals(&[SIGWINCH])?;
+    let resizes = event::signalfd(&[SIGWINCH])?;
     if let Some(terminal) = &mut terminal {
         terminal.resize(attached.terminal.as_fd());
         terminal.make_raw()?;
@@ -146,12 +151,18 @@ pub fn relay(attached: &Attached) -> Result<()> {
     let mut chunk = [0; 4096];
     let mut typing = true;
     loop {
-        let mut fds = vec![(attached.stream.as_fd(), POLLIN, 0)];
+        let mut fds = vec![(attached.stream.as_fd(), POLLIN, 0), (resizes.as_fd(), POLLIN, 0)];
         if typing {
             fds.push((stdin.as_fd(), POLLIN, 0));
         }
         event::poll(&mut fds, None)?;
-        let (shown, typed) = (fds[0].2 != 0, fds.get(1).is_some_and(|(_, _, ready)| *ready != 0));
+        let [shown, resized, typed] = [0, 1, 2].map(|at| fds.get(at).is_some_and(|(_, _, ready)| *ready != 0));
+        if resized {
+            while event::read_signal(&resizes)?.is_some() {}
+            if let Some(terminal) = &terminal {
+                terminal.resize(attached.terminal.as_fd());
+            }
+        }
         if shown {
             match path::read(&attached.stream, &mut chunk)? {
                 0 => return Ok(()),

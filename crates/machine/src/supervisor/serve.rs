@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at what gives no news: name servers, ends that are not told yet.
 const TICK: Duration = Duration::from_secs(5);
@@ -52,6 +52,8 @@ struct Supervisor {
     rung: bool,
     /// How many of the keeper's children are at work.
     working: usize,
+    /// When name servers were last looked at.
+    tended: Instant,
     stay: bool,
 }
 
@@ -88,6 +90,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
         bell: event::epoll()?,
         rung: true,
         working: 0,
+        tended: Instant::now(),
         stay,
     };
     supervisor.adopt(consoles)?;
@@ -176,7 +179,10 @@ impl Supervisor {
                 watched.told = ended.map(Into::into);
             }
             if watched.told.is_none() {
-                watched.lent = Lent::hold(network::devices(&self.machines.home.load(&name)?), pid)?;
+                // One that cannot be read any more must not keep the others from being watched.
+                let machine = self.machines.home.load(&name);
+                let lent = machine.and_then(|machine| Lent::hold(network::devices(&machine), pid));
+                watched.lent = lent.inspect_err(|error| self.log().warn(error)).unwrap_or_default();
             }
             if watched.console.is_none() {
                 self.log().warn(format_args!(
@@ -288,11 +294,13 @@ impl Supervisor {
                     }
                 }
             }
-            if ticked {
+            // Not only when nothing happens: some machine may always have something to say.
+            if self.tended.elapsed() >= TICK {
                 self.tend_servers();
-                if self.watched.is_empty() && self.working == 0 && !self.stay {
-                    return Ok(());
-                }
+                self.tended = Instant::now();
+            }
+            if ticked && self.watched.is_empty() && self.working == 0 && !self.stay {
+                return Ok(());
             }
         }
     }

@@ -78,11 +78,10 @@ fn start_all(machines: &Machines, names: &[String], hand: &Hand, caller: &OwnedF
         // A caller that is gone does not keep the machines from starting.
         let _ = send(caller, &Started { name: name.to_owned(), error }, &[]);
     };
-    if let Err(error) = machines.bring_networks_up(names) {
-        names.iter().for_each(|name| answer(name, Some(error.clone())));
-        return Ok(());
-    }
-    pool::each(names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
+    let unready = machines.prepare(names);
+    let names: Vec<_> = names.iter().filter(|name| !unready.contains_key(*name)).cloned().collect();
+    unready.into_iter().for_each(|(name, error)| answer(&name, Some(error)));
+    pool::each(&names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
         machines.start_one(name, hand)
     })
 }
@@ -108,7 +107,9 @@ fn finish(machines: &Machines, hand: &Hand, name: &str, pid: i32, end: End) -> R
             if lived < SHORT {
                 std::thread::sleep(PAUSE);
             }
-            machines.bring_networks_up(&[name.to_owned()])?;
+            if let Some(error) = machines.prepare(&[name.to_owned()]).remove(name) {
+                return Err(error);
+            }
             machines.start_locked(name, &lock, hand)
         }
         _ => {

@@ -53,7 +53,11 @@ pub static CONSOLE: Command = Command::new("console", "use a machine's console",
 /// `offshoot machine logs`
 pub static LOGS: Command = Command::new("logs", "print what a machine wrote to its console lately", logs)
     .takes("NAME", Count::Exactly(1))
-    .flags(&[STORE, Flag::switch("follow", "go on printing").short("f")]);
+    .flags(&[
+        STORE,
+        Flag::switch("follow", "go on printing, until the machine is removed").short("f"),
+        Flag::number("lines", "print the last so many lines only").short("n"),
+    ]);
 
 fn shell(call: &Call) -> Result<u8, Failure> {
     let machines = machines(call)?;
@@ -160,13 +164,20 @@ fn logs(call: &Call) -> Result<u8, Failure> {
             text => text.map_err(|error| wrong(&error)),
         }
     };
-    print(read(&old)?)?;
-    let mut shown = read(&new)?;
-    print(&shown)?;
+    let (before, mut shown) = (read(&old)?, read(&new)?);
     let mut at = shown.len() as u64;
+    let all = [before, std::mem::take(&mut shown)].concat();
+    print(match call.number("lines") {
+        Some(lines) => last_lines(&all, usize::try_from(lines).unwrap_or(0)),
+        None => &all,
+    })?;
     while call.on("follow") {
         std::thread::sleep(LOOK);
-        let Ok(mut file) = File::open(&new) else { continue };
+        let Ok(mut file) = File::open(&new) else {
+            // Of one that has said nothing yet there is none, either.
+            machines.home.load(name).map_err(failed)?;
+            continue;
+        };
         let length = file.metadata().map_err(|error| wrong(&error))?.len();
         if length < at {
             // What was there has become the old one.
@@ -180,4 +191,28 @@ fn logs(call: &Call) -> Result<u8, Failure> {
         print(&shown)?;
     }
     Ok(0)
+}
+
+/// The end of a text from so many lines before it.
+fn last_lines(text: &[u8], lines: usize) -> &[u8] {
+    let end = text.strip_suffix(b"\n").unwrap_or(text);
+    let mut breaks = end.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    match lines {
+        0 => &[],
+        lines => &text[breaks.nth(lines - 1).unwrap_or(0)..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_of_a_log() {
+        for (text, lines, last) in
+            [("a\nb\nc\n", 2, "b\nc\n"), ("a\nb", 1, "b"), ("a\nb\n", 9, "a\nb\n"), ("a\n", 0, ""), ("", 1, "")]
+        {
+            assert_eq!(last_lines(text.as_bytes(), lines), last.as_bytes(), "{text:?} {lines}");
+        }
+    }
 }

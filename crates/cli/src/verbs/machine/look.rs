@@ -1,6 +1,6 @@
 //! Verbs that look: `list`, `show`, `top`.
 
-use super::{ALL, machines, selected};
+use super::{ALL, machines, report, selected};
 use crate::call::Call;
 use crate::columns::columns;
 use crate::command::{Command, Count, Flag};
@@ -101,13 +101,22 @@ fn duration(seconds: f64) -> String {
 
 fn show(call: &Call) -> Result<u8, Failure> {
     let machines = machines(call)?;
-    let all: Result<Vec<_>, _> = selected(call, &machines)?.iter().map(|name| machines.figures(name)).collect();
-    let all = all.map_err(failed)?;
+    let (mut all, mut bad) = (Vec::new(), 0);
+    for name in selected(call, &machines)? {
+        match machines.all_of(&name) {
+            Ok(figures) => all.push(figures),
+            Err(error) => {
+                report(&name, &Err(error));
+                bad = 1;
+            }
+        }
+    }
     let text = match &all[..] {
-        [one] => offshoot_runtime::to_json(one, "  "),
+        [] if bad == 1 => return Ok(bad),
+        [one] if bad == 0 => offshoot_runtime::to_json(one, "  "),
         all => offshoot_runtime::to_json(&all, "  "),
     };
-    print(text + "\n").map(|()| 0)
+    print(text + "\n").map(|()| bad)
 }
 
 fn top(call: &Call) -> Result<u8, Failure> {

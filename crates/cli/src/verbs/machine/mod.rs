@@ -34,6 +34,7 @@ pub static COMMAND: Command = Command::group(
         &enter::LOGS,
         &state::SNAPSHOT,
         &state::ROLLBACK,
+        &state::FORGET,
         &launch::CLONE,
         &state::SUPERVISE,
     ],

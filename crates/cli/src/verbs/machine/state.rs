@@ -1,4 +1,4 @@
-//! Verbs that change what machines do: `start`, `stop`, `restart`, `rm`, `set`, `snapshot`, `rollback`, `supervise`.
+//! Verbs that change what machines do: `start`, `stop`, `restart`, `rm`, `set`, `snapshot`, `rollback`, `forget`, `supervise`.
 
 use super::launch::{LIMITS, change, room};
 use super::{ALL, machines, report, selected, summed};
@@ -7,6 +7,7 @@ use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
 use crate::verbs::image::STORE;
 use crate::verbs::network::failed;
+use offshoot_machine::definition::Change;
 use offshoot_machine::{Machine, supervisor};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ pub static START: Command = Command::new("start", "start machines", start)
     .takes("[NAME...]", Count::AtLeast(0))
     .flags(&[
         STORE,
-        ALL,
+        Flag::switch("all", "every machine that does not run").short("a"),
         Flag::switch("autostart", "those that are to start when the host boots, and do not run"),
         Flag::switch("force", "start although limits of the host are too low").short("f"),
     ])
@@ -78,7 +79,8 @@ pub static SNAPSHOT: Command = Command::new("snapshot", "remember a machine's fi
     .flags(&[STORE])
     .details(
         "A machine that runs stands still meanwhile, so the snapshot is as after a power cut.\n\
-             With the storage driver overlay that takes as long as copying what it has changed.",
+             With the storage driver overlay that takes as long as copying what it has changed.\n\
+             Machine show lists the snapshots, and machine forget deletes one.",
     );
 
 /// `offshoot machine rollback`
@@ -87,6 +89,10 @@ pub static ROLLBACK: Command =
         .takes("NAME SNAPSHOT", Count::Exactly(2))
         .flags(&[STORE])
         .details("What was written since is lost.");
+
+/// `offshoot machine forget`
+pub static FORGET: Command =
+    Command::new("forget", "delete a snapshot", forget).takes("NAME SNAPSHOT", Count::Exactly(2)).flags(&[STORE]);
 
 /// `offshoot machine supervise`
 pub static SUPERVISE: Command = Command::new("supervise", "watch over machines in the foreground", supervise)
@@ -105,6 +111,11 @@ fn start(call: &Call) -> Result<u8, Failure> {
         }
         true => machines.autostarting().map_err(failed)?,
         false => selected(call, &machines)?,
+    };
+    // Of those that are named one by one it may be of interest that they run already.
+    let names: Vec<_> = match call.on("all") {
+        true => names.into_iter().filter(|name| !machines.is_running(name).unwrap_or(false)).collect(),
+        false => names,
     };
     room(call, &machines, names.len())?;
     summed(machines.start(&names, &mut report), "started", since)
@@ -147,6 +158,9 @@ fn remove(call: &Call) -> Result<u8, Failure> {
 fn set(call: &Call) -> Result<u8, Failure> {
     let (machines, since) = (machines(call)?, Instant::now());
     let (names, limits) = (selected(call, &machines)?, change(call)?);
+    if limits == Change::default() && !call.given("autostart") && !call.given("order") {
+        return Err(Failure::new("no option says what to change").hint("machine set --help lists them"));
+    }
     let (autostart, order) = (call.given("autostart").then(|| call.on("autostart")), call.number("order"));
     let other = |machine: &mut Machine| {
         machine.autostart = autostart.unwrap_or(machine.autostart);
@@ -164,6 +178,11 @@ fn snapshot(call: &Call) -> Result<u8, Failure> {
 fn rollback(call: &Call) -> Result<u8, Failure> {
     let [name, snapshot] = [0, 1].map(|at| &call.arguments()[at]);
     machines(call)?.rollback(name, snapshot).map_err(failed).map(|()| 0)
+}
+
+fn forget(call: &Call) -> Result<u8, Failure> {
+    let [name, snapshot] = [0, 1].map(|at| &call.arguments()[at]);
+    machines(call)?.forget_snapshot(name, snapshot).map_err(failed).map(|()| 0)
 }
 
 fn supervise(call: &Call) -> Result<u8, Failure> {
