@@ -296,7 +296,12 @@ fn the_console_is_the_machine_s() {
     assert_eq!(farm.show(&name)["state"], "running");
     let logs = farm.ok(&["machine", "logs", "--lines", "1", &name]);
     assert!(farm.ok(&["machine", "logs", &name]).ends_with(&logs) && logs.lines().count() == 1, "{logs}");
-    let mut follower = farm.command(&["machine", "logs", "--follow", &name]).stdout(Stdio::null()).spawn().unwrap();
+    let mut follower = farm
+        .command(&["machine", "logs", "--follow", &name])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     farm.ok(&["machine", "stop", "--force", &name]);
     farm.fails(&["machine", "console", &name], "does not run");
     assert!(follower.try_wait().unwrap().is_none(), "it may start again");
@@ -334,7 +339,8 @@ fn a_definition_that_was_changed_by_hand_is_what_starts() {
         edit(&farm, &name, |machine| drop(machine["limits"].as_object_mut().unwrap().remove(wrong)));
     }
     // A copy is not another machine.
-    let (from, to) = (farm.dir.join("store/machines").join(&name), farm.dir.join("store/machines").join(farm.name("copy")));
+    let (from, to) =
+        (farm.dir.join("store/machines").join(&name), farm.dir.join("store/machines").join(farm.name("copy")));
     fs::create_dir(&to).unwrap();
     fs::copy(from.join("machine.json"), to.join("machine.json")).unwrap();
     farm.fails(&["machine", "start", &farm.name("copy")], "it is of machine");
@@ -347,7 +353,11 @@ fn a_definition_that_was_changed_by_hand_is_what_starts() {
     farm.kill(supervisor);
     farm.until("no other supervisor", || farm.supervisors(false).iter().any(|pid| *pid != supervisor));
     let started = farm.run(&["machine", "start", "--autostart"]);
-    assert!(!started.status.success() && text(&started).contains(&format!("{name}: failed to read")), "{}", text(&started));
+    assert!(
+        !started.status.success() && text(&started).contains(&format!("{name}: failed to read")),
+        "{}",
+        text(&started)
+    );
     assert_eq!(farm.show(&other)["state"], "running");
     assert!(farm.ok(&["machine", "list"]).contains(&other));
     assert!(text(&farm.run(&["machine", "show", "--all"])).contains(&other));

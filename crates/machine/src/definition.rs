@@ -206,8 +206,11 @@ impl Home {
         // That of a directory that somebody has copied or renamed: its clone and its addresses are the other's.
         match machine.name == name {
             true => Ok(machine),
-            false => Err(Error::failed(format_args!("read {}", file.display()), format_args!("it is of machine {:?}", machine.name))
-                .hint("machine clone makes another machine of one")),
+            false => Err(Error::failed(
+                format_args!("read {}", file.display()),
+                format_args!("it is of machine {:?}", machine.name),
+            )
+            .hint("machine clone makes another machine of one")),
         }
     }
 

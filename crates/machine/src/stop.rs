@@ -147,7 +147,9 @@ impl Machines {
     fn lent(&self, name: &str, process: Option<&OwnedFd>) -> Result<Option<Lent>> {
         let (Some(process), Some(container)) = (process, self.container(name)?) else { return Ok(None) };
         // One that cannot be read any more is stopped all the same: the kernel returns what is hardware.
-        let Ok(machine) = self.home.load(name).inspect_err(|error| self.runtime.log.warn(error)) else { return Ok(None) };
+        let Ok(machine) = self.home.load(name).inspect_err(|error| self.runtime.log.warn(error)) else {
+            return Ok(None);
+        };
         let lent = match Lent::hold(network::devices(&machine), container.state.init_process_pid) {
             // It has ended.
             Err(_) if pidfd::send_signal(process, 0).is_err() => return Ok(None),

@@ -55,7 +55,11 @@ impl Store {
     fn mmdebstrap(&self, options: &BuildOptions, progress: Listener) -> Result<Image> {
         let staging = self.staging()?;
         let mut command = MMDEBSTRAP.command()?;
-        command.args(["--format=tar", &format!("--variant={}", options.variant), &format!("--customize-hook={FINISH}")]);
+        command.args([
+            "--format=tar",
+            &format!("--variant={}", options.variant),
+            &format!("--customize-hook={FINISH}"),
+        ]);
         add_packages(&mut command, options);
         command.args([&options.suite, "-"]);
         match &options.mirror {
