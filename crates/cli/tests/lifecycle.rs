@@ -63,6 +63,14 @@ fn statuses_are_the_process_s() {
     place.assert_nothing_left();
 }
 
+fn wait_for_file(file: &Path) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !file.exists() {
+        assert!(Instant::now() < end, "{} does not come", file.display());
+        sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn signals_reach_the_process() {
     let script = "trap 'exit 9' TERM; touch /tmp/up; while :; do sleep 0.05; done";
@@ -74,11 +82,7 @@ fn signals_reach_the_process() {
         config["mounts"].as_array_mut().unwrap().push(mount);
     });
     let mut foreground = place.start_in_background(&["run", &place.id]);
-    let end = Instant::now() + Duration::from_secs(10);
-    while !place.dir.join("up/up").exists() {
-        assert!(Instant::now() < end, "the process did not start");
-        sleep(Duration::from_millis(10));
-    }
+    wait_for_file(&place.dir.join("up/up"));
     let pid = foreground.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(foreground.wait().unwrap().code(), Some(9));
@@ -157,6 +161,27 @@ fn a_broken_bundle_is_told_and_leaves_nothing() {
     place.assert_nothing_left();
 }
 
+/// What stands in for systemd knows its own signal from one that would not stop it.
+#[test]
+fn a_whole_system_in_the_foreground_is_told_to_stop_in_its_own_way() {
+    let Some(place) = Place::new("stop", &["/sbin/systemd"]) else { return };
+    place.edit(|config| {
+        config["annotations"] = json!({"org.offshoot.system": "auto"});
+        config["root"]["readonly"] = false.into();
+        config["linux"]["cgroupsPath"] = format!("/{}", place.id).into();
+    });
+    let init = place.dir.join("rootfs/sbin/systemd");
+    fs::create_dir(init.parent().unwrap()).unwrap();
+    fs::write(&init, "#!/bin/sh\ntrap 'exit 8' TERM; trap 'exit 9' 37; touch /up; while :; do sleep 0.05; done")
+        .unwrap();
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut run = place.start_in_background(&["run", &place.id]);
+    wait_for_file(&place.dir.join("rootfs/up"));
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(9));
+    place.assert_nothing_left();
+}
+
 /// What stands in for runit: stage 1 ends when `init 0` has been called, and stage 2 is over when its process is.
 #[test]
 fn runit_is_asked_until_it_listens_and_then_told_by_the_end_of_stage_2() {
@@ -179,11 +204,7 @@ fn runit_is_asked_until_it_listens_and_then_told_by_the_end_of_stage_2() {
     let mut run = place.start_in_background(&["run", &place.id]);
     place.wait_for("running");
     place.ok(&["kill"], &["TERM"]);
-    let end = Instant::now() + Duration::from_secs(10);
-    while !root.join("up").exists() {
-        assert!(Instant::now() < end, "nobody has asked");
-        sleep(Duration::from_millis(10));
-    }
+    wait_for_file(&root.join("up"));
     place.ok(&["kill"], &["TERM"]);
     assert_eq!(run.wait().unwrap().code(), Some(42));
     place.assert_nothing_left();

@@ -33,8 +33,9 @@ impl Runtime {
     pub fn exec(&self, wanted: &Further) -> Result<u8> {
         let Running { process: Created { pid, pidfd, .. }, master, foreground } = self.enter(wanted)?;
         let Some(foreground) = foreground else { return Ok(0) };
+        let subject = Subject { pid, pidfd: pidfd.as_fd() };
         foreground
-            .wait(Subject { pid, pidfd: pidfd.as_fd() }, master, None)
+            .wait(subject, master, None, &|signal| subject.signal(signal))
             .map(|exit| u8::try_from(exit.status()).unwrap_or(u8::MAX))
     }
 

@@ -20,7 +20,9 @@ const INTERNAL: std::ops::RangeInclusive<i32> = 32..=34;
 pub struct Foreground {
     signals: OwnedFd,
     terminal: Option<HostTerminal>,
-    subreaper: bool,
+    /// Whether any child is reaped: orphans of the container with a subreaper; of a whole system also the command that told
+    /// it to stop, as the kernel does not end a pid namespace before.
+    pub(crate) reaps: bool,
     log: Log,
 }
 
@@ -31,6 +33,19 @@ pub struct Subject<'a> {
     pub pid: i32,
     /// Its descriptor.
     pub pidfd: BorrowedFd<'a>,
+}
+
+impl Subject<'_> {
+    /// Sends it a signal, if it is still there.
+    ///
+    /// # Errors
+    /// It may not be sent.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        match pidfd::send_signal(self.pidfd, signal) {
+            Err(error) if error.errno() != Errno::ESRCH => Err(Error::io("pass a signal on", &error.into())),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Foreground {
@@ -49,15 +64,21 @@ impl Foreground {
         }
         event::block_signals(&all).map_err(failed)?;
         let signals = event::signalfd(&all).map_err(failed)?;
-        Ok(Foreground { signals, terminal, subreaper, log })
+        Ok(Foreground { signals, terminal, reaps: subreaper, log })
     }
 
     /// Waits until the process ends, and returns how. `master` is the process's terminal, if it has one; `notify`
-    /// the socket on which it reports readiness.
+    /// the socket on which it reports readiness; `pass_on` gets the signals that come for it.
     ///
     /// # Errors
     /// A system call that cannot fail did.
-    pub fn wait(mut self, subject: Subject, master: Option<OwnedFd>, notify: Option<&Notify>) -> Result<Exit> {
+    pub fn wait(
+        mut self,
+        subject: Subject,
+        master: Option<OwnedFd>,
+        notify: Option<&Notify>,
+        pass_on: &dyn Fn(i32) -> Result<()>,
+    ) -> Result<Exit> {
         let failed = |error: offshoot_sys::Error| Error::io("wait for the process", &error.into());
         let mut relay = match (&mut self.terminal, master) {
             (Some(terminal), Some(master)) => {
@@ -94,7 +115,7 @@ impl Foreground {
                 let step = relay.wants().map(|wish| if wish == 0 { 0 } else { answers.next().unwrap_or(0) });
                 relay.step(step);
             }
-            let reaped = self.signals(subject, relay.as_ref()).map_err(failed)?;
+            let reaped = self.signals(subject, relay.as_ref(), pass_on).map_err(failed)?;
             if let Some(exit) = reaped {
                 break exit;
             }
@@ -112,7 +133,12 @@ impl Foreground {
     }
 
     /// Works through the signals that came. Returns how the process ended, if it was reaped here.
-    fn signals(&self, subject: Subject, relay: Option<&Relay>) -> offshoot_sys::Result<Option<Exit>> {
+    fn signals(
+        &self,
+        subject: Subject,
+        relay: Option<&Relay>,
+        pass_on: &dyn Fn(i32) -> Result<()>,
+    ) -> offshoot_sys::Result<Option<Exit>> {
         let mut ended = None;
         while let Some(info) = event::read_signal(&self.signals)? {
             match i32::try_from(info.ssi_signo).unwrap_or(0) {
@@ -121,21 +147,18 @@ impl Foreground {
                         terminal.resize(relay.master());
                     }
                 }
-                SIGCHLD if self.subreaper => ended = ended.or(reap(subject.pid)?),
+                SIGCHLD if self.reaps => ended = ended.or(reap(subject.pid)?),
                 // Go's scheduler sends itself SIGURG, and callers written for runc know that it is not passed on.
                 SIGCHLD | SIGURG => {}
-                signal => self.forward(subject, signal),
+                signal => {
+                    self.log.debug(format_args!("forwarding signal {signal} to {}", subject.pid));
+                    if let Err(error) = pass_on(signal) {
+                        self.log.warn(error);
+                    }
+                }
             }
         }
         Ok(ended)
-    }
-
-    fn forward(&self, subject: Subject, signal: i32) {
-        self.log.debug(format_args!("forwarding signal {signal} to {}", subject.pid));
-        match pidfd::send_signal(subject.pidfd, signal) {
-            Err(error) if error.errno() != Errno::ESRCH => self.log.warn(error),
-            _ => {}
-        }
     }
 }
 
@@ -166,7 +189,8 @@ mod tests {
         let child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let pidfd = pidfd::open(pid).unwrap();
-        foreground.wait(Subject { pid, pidfd: pidfd.as_fd() }, None, None).unwrap()
+        let subject = Subject { pid, pidfd: pidfd.as_fd() };
+        foreground.wait(subject, None, None, &|signal| subject.signal(signal)).unwrap()
     }
 
     #[test]

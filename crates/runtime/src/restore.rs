@@ -72,7 +72,8 @@ impl Runtime {
         // Others may look at the container, signal it and exec into it meanwhile.
         drop(container);
         let Some(foreground) = foreground else { return Ok(0) };
-        let exit = foreground.wait(Subject { pid: created.pid, pidfd: created.pidfd.as_fd() }, master, None);
+        let subject = Subject { pid: created.pid, pidfd: created.pidfd.as_fd() };
+        let exit = foreground.wait(subject, master, None, &|signal| subject.signal(signal));
         match self.delete(&launch.id, true) {
             Err(error) if error.kind() != Kind::NotFound => self.log.warn(error),
             _ => {}

@@ -9,6 +9,7 @@ use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_engine::hooks;
 use offshoot_plan::HookKind;
 use offshoot_sys::event::{self, POLLERR};
+use offshoot_sys::libc::SIGTERM;
 use offshoot_sys::{Errno, libc, path};
 use std::fs;
 use std::os::fd::AsFd;
@@ -80,10 +81,10 @@ impl Runtime {
         let listen = if launch.ready.is_some() { Notify::listen } else { Notify::bind };
         let notify = listen(&container.dir).and_then(|notify| self.release(&mut container).map(|()| notify));
         let notify = notify.inspect_err(|_| self.abandon(&mut container))?;
-        let (id, pid) = (container.state.id.clone(), container.state.init_process_pid);
+        let (id, pid, init) = (container.state.id.clone(), container.state.init_process_pid, container.state.init);
         // Others may look at the container, signal it and exec into it meanwhile.
         drop(container);
-        let Some(foreground) = foreground else {
+        let Some(mut foreground) = foreground else {
             return match (notify, launch.ready) {
                 (Some(notify), Some(patience)) if !notify.wait_ready(pidfd.as_fd(), patience)? => {
                     let text = format!(
@@ -95,7 +96,14 @@ impl Runtime {
                 _ => Ok(0),
             };
         };
-        let exit = foreground.wait(Subject { pid, pidfd: pidfd.as_fd() }, master, notify.as_ref());
+        let subject = Subject { pid, pidfd: pidfd.as_fd() };
+        foreground.reaps |= init.is_some();
+        // A service manager that ends this process wants what an engine wants with `kill TERM`.
+        let pass_on = |signal| match signal {
+            SIGTERM if init.is_some() => self.kill(&id, SIGTERM),
+            signal => subject.signal(signal),
+        };
+        let exit = foreground.wait(subject, master, notify.as_ref(), &pass_on);
         if !launch.keep {
             match self.delete(&id, true) {
                 Err(error) if error.kind() != Kind::NotFound => self.log.warn(error),
