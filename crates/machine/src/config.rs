@@ -3,6 +3,7 @@
 
 use crate::definition::Machine;
 use crate::error::{Error, Result};
+use crate::filter;
 use crate::home::Home;
 use crate::network::Attachment;
 use crate::volume::Volume;
@@ -47,6 +48,9 @@ impl Home {
         });
         if !moved.is_empty() {
             linux["netDevices"] = moved.into();
+        }
+        if let Some(profile) = machine.seccomp.profile() {
+            linux["seccomp"] = filter::written(&profile)?;
         }
         let config = json!({
             "ociVersion": offshoot_spec::OCI_VERSION,
@@ -155,6 +159,7 @@ fn resources(limits: &Resources) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::definition::Limits;
+    use crate::filter::Filter;
 
     fn config(machine: &Machine) -> Value {
         serde_json::from_slice(&Home::new("/h").config(machine).unwrap()).unwrap()
@@ -172,6 +177,17 @@ mod tests {
         let text = serde_json::to_vec(&config).unwrap();
         let spec: offshoot_spec::Spec = offshoot_spec::from_slice(&text).unwrap();
         assert_eq!((spec.hostname.as_str(), spec.process.unwrap().args), ("web", vec!["/sbin/init".to_owned()]));
+    }
+
+    #[test]
+    fn a_filter_is_part_of_the_bundle() {
+        let of = |seccomp| config(&Machine { seccomp, ..Machine::default() })["linux"]["seccomp"].clone();
+        assert_eq!(of(Filter::Unconfined), Value::Null);
+        let found = of(Filter::Default);
+        assert_eq!(found["defaultAction"], "SCMP_ACT_ALLOW");
+        assert_eq!(found["syscalls"][0]["args"], Value::Null, "what is not said is not written");
+        let profile: offshoot_spec::Seccomp = serde_json::from_value(found).unwrap();
+        assert_eq!(Some(profile), Filter::Default.profile());
     }
 
     #[test]

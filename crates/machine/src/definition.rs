@@ -1,6 +1,7 @@
 //! What a machine is: `machines/NAME/machine.json`, beside the `config.json` that is made from it.
 
 use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
 use crate::home::{self, Held, Home, VERSION, absent};
 use crate::name;
 use crate::network::Attachment;
@@ -48,6 +49,8 @@ pub struct Machine {
     /// What it sees of the host's files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// Which system calls it is refused.
+    pub seccomp: Filter,
 }
 
 impl Default for Machine {
@@ -67,6 +70,7 @@ impl Default for Machine {
             env: Vec::new(),
             devices: Vec::new(),
             volumes: Vec::new(),
+            seccomp: Filter::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::definition::Machine;
 use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
 use crate::home::{self, Held, VERSION};
 use crate::machines::Machines;
 use crate::network::{Attachment, DEFAULT, Wanted};
@@ -28,8 +29,10 @@ struct Making {
 pub struct NewMachines {
     /// Their names.
     pub names: Vec<String>,
-    /// What they have in common; name, image name, networks and time are filled in.
+    /// What they have in common; name, image name, networks, time and filter are filled in.
     pub like: Machine,
+    /// Which system calls they are refused; `None` is what fits the image.
+    pub seccomp: Option<Filter>,
     /// What they are connected to; `None` is the network `default` where there is one.
     pub networks: Option<Vec<Wanted>>,
     /// The address of the only machine in its first network.
@@ -76,6 +79,14 @@ impl Machines {
             }
             _ => {}
         }
+        let seccomp = wanted.seccomp.clone().unwrap_or_else(|| {
+            let fitting = Filter::fitting(&store, &image);
+            if fitting == Filter::Compat {
+                let image = &wanted.like.image;
+                self.runtime.log.info(format_args!("image {image:?} has 32-bit programs, so --seccomp is compat"));
+            }
+            fitting
+        });
         let making = self.making();
         home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
         let given = self.networks(wanted);
@@ -83,7 +94,8 @@ impl Machines {
             let clones: std::result::Result<Vec<_>, _> =
                 store.clone_many(&image, &wanted.names, &options).into_iter().collect();
             clones?;
-            self.write_down(wanted, notify, &networks)
+            let like = Machine { notify, seccomp, ..wanted.like.clone() };
+            self.write_down(&wanted.names, &like, &networks)
         });
         let undone = match made {
             Ok(()) => Ok(()),
@@ -157,6 +169,7 @@ impl Machines {
             address: None,
             dhcp: like.networks.iter().any(|network| matches!(network, Attachment::Network { dhcp: true, .. })),
             driver: Choice::default(),
+            seccomp: Some(like.seccomp.clone()),
             like: Machine { image: format!("machine/{source}"), ..like },
         })
     }
@@ -218,15 +231,14 @@ impl Machines {
         Ok(all)
     }
 
-    fn write_down(&self, wanted: &NewMachines, notify: bool, networks: &[Vec<Attachment>]) -> Result<()> {
+    fn write_down(&self, names: &[String], like: &Machine, networks: &[Vec<Attachment>]) -> Result<()> {
         let created = rfc3339(SystemTime::now());
         let one = |(name, networks): (&String, &Vec<Attachment>)| Machine {
             name: name.clone(),
             created: created.clone(),
             networks: networks.clone(),
-            notify,
-            ..wanted.like.clone()
+            ..like.clone()
         };
-        self.home.add(&wanted.names.iter().zip(networks).map(one).collect::<Vec<_>>())
+        self.home.add(&names.iter().zip(networks).map(one).collect::<Vec<_>>())
     }
 }

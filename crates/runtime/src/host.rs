@@ -105,6 +105,15 @@ pub(crate) fn seccomp() -> Kernel {
     Kernel { native: NATIVE, flags }
 }
 
+/// Says what of a profile cannot be loaded here, in a sentence.
+///
+/// # Errors
+/// That.
+pub fn check_seccomp(profile: &offshoot_spec::Seccomp) -> std::result::Result<(), String> {
+    let told = |all: Vec<offshoot_seccomp::Problem>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    offshoot_seccomp::compile(profile, &seccomp()).map(drop).map_err(told)
+}
+
 /// The kernel's highest capability number.
 pub(crate) fn last_cap() -> u8 {
     number("/proc/sys/kernel/cap_last_cap").unwrap_or(LAST_CAP)

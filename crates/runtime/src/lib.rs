@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apart;
 pub mod bundle;
 pub mod checkpoint;
 pub mod connect;
@@ -53,7 +54,8 @@ pub mod wanted;
 pub use connect::Connections;
 pub use container::Container;
 pub use error::{Error, Kind, Result};
-pub use launch::{Further, Launch};
+pub use host::check_seccomp;
+pub use launch::{Further, Launch, Streams};
 pub use offshoot_engine::exe::protect as protect_program;
 pub use offshoot_engine::log::{Format, Log};
 pub use offshoot_engine::{cause, criu};

@@ -144,7 +144,9 @@ impl Arch {
         self.facts().wide
     }
 
-    pub(crate) fn multiplexed(self) -> bool {
+    /// Whether programs make sockets by `socketcall`, and others of some calls by one, whose arguments no filter sees.
+    #[must_use]
+    pub fn multiplexes(self) -> bool {
         self.facts().multiplexed
     }
 

@@ -28,7 +28,7 @@ impl Call {
 
     /// The number of the call that stands for this one on `arch`, and the value of its first argument then.
     pub(crate) fn multiplexed(self, arch: Arch) -> Option<(u32, u8)> {
-        if !arch.multiplexed() {
+        if !arch.multiplexes() {
             return None;
         }
         let find = |list: &[(&str, u8)]| {

@@ -149,6 +149,8 @@ impl<'a> Ranges<'a> {
             return 0;
         }
         alternatives.sort_by_cached_key(|alternative| specificity(&alternative.conditions));
+        // Those that differ in an argument that `socketcall` and `ipc` hide have become one.
+        alternatives.dedup();
         self.index_of(Decision::Test(alternatives))
     }
 }

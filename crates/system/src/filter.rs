@@ -57,9 +57,13 @@ const OPENED: [&str; 40] = [
 ];
 
 /// Lets the calls through. One rule without conditions takes the place of all that name a call, but for those that ask
-/// an agent: whoever set one up wants to be asked.
+/// an agent: whoever set one up wants to be asked. A profile that allows what it does not name is left as it is: whoever
+/// wrote it named what he wants refused, and did not leave out what an ordinary container does not need.
 pub(crate) fn open(profile: &mut Seccomp) {
     const ALLOW: &str = "SCMP_ACT_ALLOW";
+    if profile.default_action == ALLOW {
+        return;
+    }
     let asked = |name: &str, rules: &[Syscall]| {
         rules.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY" && rule.names.iter().any(|other| other == name))
     };
@@ -69,7 +73,5 @@ pub(crate) fn open(profile: &mut Seccomp) {
         rule.names.retain(|name| !names.contains(name));
     }
     profile.syscalls.retain(|rule| !rule.names.is_empty());
-    if profile.default_action != ALLOW {
-        profile.syscalls.push(Syscall { names, action: ALLOW.into(), ..Syscall::default() });
-    }
+    profile.syscalls.push(Syscall { names, action: ALLOW.into(), ..Syscall::default() });
 }

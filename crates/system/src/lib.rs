@@ -12,8 +12,10 @@ mod init;
 mod mounts;
 mod namespaces;
 mod process;
+mod profile;
 
 pub use init::{Init, Stop};
+pub use profile::{Strictness, profile};
 
 use offshoot_plan::Problem;
 use offshoot_spec::{Device, DeviceRule, IdMapping, Linux, Process, Spec};

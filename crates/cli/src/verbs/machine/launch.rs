@@ -8,7 +8,7 @@ use crate::verbs::image::STORE;
 use crate::verbs::network::failed;
 use offshoot_machine::definition::{Change, Limits, Machine, parse_cpus};
 use offshoot_machine::network::Wanted;
-use offshoot_machine::{Machines, NewMachines, Volume, name};
+use offshoot_machine::{Filter, Machines, NewMachines, Volume, name};
 use offshoot_snapshot::{Choice, parse_size};
 use std::time::Instant;
 
@@ -24,6 +24,11 @@ const NETWORK: Flag = Flag::text(
 const ADDRESS: Flag = Flag::text(
     "address",
     "its IPv4 address in the first network, or dhcp to let the guest ask (default: the next free one, set from outside)",
+);
+/// Which system calls a machine is refused, in `launch` and `set`.
+pub const SECCOMP: Flag = Flag::text(
+    "seccomp",
+    "system calls that it is refused, from its next start on: default, compat (with sockets of all kinds, for 32-bit x86 programs), unconfined, or a FILE with linux.seccomp",
 );
 const FORCE: Flag = Flag::switch("force", "start although limits of the host are too low").short("f");
 const NO_START: Flag = Flag::switch("no-start", "make it, but do not start it");
@@ -63,6 +68,7 @@ pub static LAUNCH: Command = Command::new("launch", "make machines of an image a
         Flag::text("env", "KEY=value of its init").short("e").many(),
         Flag::text("device", "a device of the host that it gets").many(),
         Flag::text("volume", "SOURCE:DESTINATION[:ro], a directory or file of the host that it sees").short("v").many(),
+        SECCOMP,
         Flag::text("init", "the program that is its pid 1, and its arguments").default("/sbin/init"),
         Flag::text("driver", "storage driver of the clones: auto, overlay, btrfs, lvm-thin, reflink, zfs or dir")
             .default("auto"),
@@ -108,6 +114,7 @@ fn launch(call: &Call) -> Result<u8, Failure> {
         networks: networks(call)?,
         address: call.text("address").filter(|text| *text != "dhcp").map(address).transpose()?,
         dhcp: call.text("address") == Some("dhcp"),
+        seccomp: call.text("seccomp").map(Filter::parse).transpose().map_err(failed)?,
         driver: call.text("driver").unwrap_or("auto").parse::<Choice>().map_err(crate::verbs::image::failed)?,
     };
     if !call.on("no-start") {

@@ -1,6 +1,6 @@
 //! Verbs that change what machines do: `start`, `stop`, `restart`, `rm`, `set`, `snapshot`, `rollback`, `forget`, `supervise`.
 
-use super::launch::{LIMITS, change, room};
+use super::launch::{LIMITS, SECCOMP, change, room};
 use super::{ALL, machines, report, selected, summed};
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::verbs::image::STORE;
 use crate::verbs::network::failed;
 use offshoot_machine::definition::Change;
-use offshoot_machine::{Machine, supervisor};
+use offshoot_machine::{Filter, Machine, supervisor};
 use std::time::{Duration, Instant};
 
 /// How long a machine may take to stop, unless told otherwise.
@@ -70,6 +70,7 @@ pub static SET: Command = Command::new("set", "change what machines may use, at 
         LIMITS[5],
         Flag::switch("autostart", "start it when the host boots; --autostart=false does not"),
         Flag::number("order", "lower ones start earlier and stop later"),
+        SECCOMP,
     ])
     .details(PATTERNS);
 
@@ -158,11 +159,15 @@ fn remove(call: &Call) -> Result<u8, Failure> {
 fn set(call: &Call) -> Result<u8, Failure> {
     let (machines, since) = (machines(call)?, Instant::now());
     let (names, limits) = (selected(call, &machines)?, change(call)?);
-    if limits == Change::default() && !call.given("autostart") && !call.given("order") {
+    if limits == Change::default() && !["autostart", "order", "seccomp"].iter().any(|option| call.given(option)) {
         return Err(Failure::new("no option says what to change").hint("machine set --help lists them"));
     }
     let (autostart, order) = (call.given("autostart").then(|| call.on("autostart")), call.number("order"));
+    let seccomp = call.text("seccomp").map(Filter::parse).transpose().map_err(failed)?;
     let other = |machine: &mut Machine| {
+        if let Some(seccomp) = &seccomp {
+            machine.seccomp = seccomp.clone();
+        }
         machine.autostart = autostart.unwrap_or(machine.autostart);
         machine.order = order.unwrap_or(machine.order);
     };
