@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod farm;
+mod tty;
 
 use farm::{Farm, PATIENCE, text};
 use serde_json::Value;
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use tty::Terminal;
 
 #[test]
 fn a_machine_lives_from_launch_to_removal() {
@@ -510,4 +512,86 @@ fn machines_of_a_network_know_each_other() {
     farm.ok(&["machine", "rm", "--all", "--force"]);
     farm.ok(&["network", "rm", "default", "other"]);
     farm.assert_nothing_left();
+}
+
+/// CVE-2016-10124: a command is the machine's own, and what it has of the caller's it can keep. With the terminal that would be
+/// what is typed into the host's shell later on.
+#[test]
+fn a_command_in_a_machine_never_has_the_caller_s_terminal() {
+    let Some(farm) = Farm::new("tty") else { return };
+    let name = farm.name("a");
+    farm.ok(&["machine", "launch", "box", &name]);
+    let terminal = Terminal::new(24, 80);
+    let script = "for n in 0 1 2; do [ -t $n ] && echo terminal $n; done; echo out; echo err >&2; \
+        read line; echo got $line; busybox setsid sleep 1000 & exit 7";
+    let mut child = terminal.start(farm.command(&["machine", "exec", &name, "sh", "-c", script]));
+    terminal.types("typed\n");
+    let (status, shown) = terminal.shows(&mut child);
+    assert_eq!(status.code(), Some(7), "{shown}");
+    for line in ["out\n", "err\n", "got typed\n"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    assert!(!shown.contains("terminal"), "{shown}");
+    assert_eq!(holders(&terminal, &farm, &name), [""; 0]);
+    // A terminal of its own, and streams that are none, are as ever.
+    let mut child = terminal.start(farm.command(&["machine", "exec", "--tty", &name, "sh", "-c", "stty size; exit 3"]));
+    let (status, shown) = terminal.shows(&mut child);
+    assert!(status.code() == Some(3) && shown.contains("24 80"), "{status} {shown}");
+    assert_eq!(holders(&terminal, &farm, &name), [""; 0]);
+    farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.assert_nothing_left();
+}
+
+/// The same of the command that tells an init to stop.
+#[test]
+fn a_machine_that_is_stopped_by_a_command_has_nothing_of_the_caller_s() {
+    let Some(farm) = Farm::new("told") else { return };
+    let root = farm.dir.join("image");
+    // As OpenRC, whose command is the guest's, too: it leaves something behind that keeps what it has.
+    let script = |path: &str, text: &str| {
+        let file = root.join(path);
+        fs::remove_file(&file).unwrap_or_default();
+        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    script("sbin/openrc-init", "trap 'exit 0' USR1; while true; do sleep 1; done");
+    script(
+        "sbin/openrc-shutdown",
+        "exec 9>/seen; (for n in 0 1 2; do busybox readlink /proc/$$/fd/$n; done) >&9; \
+         busybox setsid sleep 1000 & sleep 1; [ -e /stay ] || kill -USR1 1",
+    );
+    fs::remove_file(root.join("sbin/init")).unwrap();
+    symlink("openrc-init", root.join("sbin/init")).unwrap();
+    farm.ok(&["image", "import", "--quiet", "--name", "openrc", root.to_str().unwrap()]);
+    let name = farm.name("a");
+    farm.ok(&["machine", "launch", "openrc", &name]);
+    farm.ok(&["machine", "exec", &name, "touch", "/stay"]);
+    let terminal = Terminal::new(24, 80);
+    let mut stop = terminal.start(farm.command(&["machine", "stop", "--timeout", "4s", &name]));
+    farm.until("it was not told", || farm.run(&["machine", "exec", &name, "cat", "/seen"]).stdout.len() > 20);
+    assert_eq!(farm.ok(&["machine", "exec", &name, "cat", "/seen"]), "/dev/null\n/dev/null\n/dev/null\n");
+    assert_eq!(holders(&terminal, &farm, &name), [""; 0]);
+    let (_, shown) = terminal.shows(&mut stop);
+    assert!(shown.contains("stopped"), "{shown}");
+    farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.assert_nothing_left();
+}
+
+/// Which of a machine's processes have a terminal of the host's open.
+fn holders(terminal: &Terminal, farm: &Farm, name: &str) -> Vec<String> {
+    let ours = terminal.peer.try_clone().map(fs::File::from).unwrap().metadata().unwrap();
+    let pids = farm.ok(&["ps", "--format", "json", name]);
+    let pids: Vec<u32> = serde_json::from_str(&pids).unwrap();
+    assert!(pids.len() > 1, "{pids:?}");
+    let mut found = Vec::new();
+    for pid in pids {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(meta) = fs::metadata(entry.path()) else { continue };
+            if (meta.dev(), meta.ino()) == (ours.dev(), ours.ino()) {
+                let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                found.push(format!("{} {:?}", comm.trim(), entry.file_name()));
+            }
+        }
+    }
+    found
 }

@@ -29,20 +29,27 @@ pub(crate) struct Opened {
     pub fifo: Option<OwnedFd>,
     /// Where the terminal's master is sent.
     pub console: Option<OwnedFd>,
+    /// What takes the place of the standard streams.
+    pub streams: [Option<OwnedFd>; 3],
 }
 
-/// Closes all but the standard streams, the first `preserved` others, what the host opened for this process, and the
-/// way back to the host. Messages go that way, too: the host writes the log.
+/// Takes the standard streams that it is given, and closes all but these, the first `preserved` others, what the host opened
+/// for this process, and the way back to the host. Messages go that way, too: the host writes the log.
 ///
 /// # Errors
 /// close_range(2) is not there.
 pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd) -> Result<()> {
+    for (number, stream) in (0..).zip(&opened.streams) {
+        if let Some(stream) = stream {
+            process::dup2(stream, number)?;
+        }
+    }
     let mut keep = vec![host.number()];
     keep.extend(opened.namespaces.iter().map(|(_, fd)| fd.as_raw_fd()));
     let lists: [&[OwnedFd]; 4] = [&opened.sources, &opened.cgroups, &opened.hollow, &opened.tasks];
     keep.extend(lists.into_iter().flatten().map(AsRawFd::as_raw_fd));
     let singles = [&opened.init, &opened.root, &opened.fifo, &opened.console];
-    keep.extend(singles.into_iter().flatten().map(AsRawFd::as_raw_fd));
+    keep.extend(singles.into_iter().chain(&opened.streams).flatten().map(AsRawFd::as_raw_fd));
     close_all_but(preserved, &keep)
 }
 

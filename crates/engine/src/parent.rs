@@ -27,6 +27,8 @@ pub struct Io<'a> {
     pub root: Option<OwnedFd>,
     /// What shows nothing at /proc and /sys; made for the container alone where not given.
     pub hollow: Option<&'a Hollow>,
+    /// What takes the place of the caller's standard input, output and error.
+    pub streams: [Option<OwnedFd>; 3],
     /// Where messages go.
     pub log: &'a Log,
 }
@@ -133,7 +135,8 @@ pub fn exec(exec: Exec, io: Io) -> Result<Created> {
     };
     let opened = exec.init.try_clone().context(|| "keep the container's init".into());
     let result = opened
-        .and_then(|init| host.clone_first(Opened { init: Some(init), console: io.console, ..Opened::default() }))
+        .map(|init| Opened { init: Some(init), console: io.console, streams: io.streams, ..Opened::default() })
+        .and_then(|opened| host.clone_first(opened))
         .and_then(|end| host.serve(&end, &mut |_| Ok(())));
     host.finish(result)
 }
@@ -163,7 +166,7 @@ impl Host<'_> {
         let plan = self.plan.ok_or_else(|| Error::new("there is no container to make"))?;
         let mut opened = Opened::default();
         let mut end = Err(Error::new("the plan does not clone"));
-        let (mut fifo, mut console, mut root) = (io.fifo, io.console, io.root);
+        let (mut fifo, mut console, mut root, mut streams) = (io.fifo, io.console, io.root, io.streams);
         for step in plan.prepare() {
             self.checkpoint()?;
             match step {
@@ -174,6 +177,7 @@ impl Host<'_> {
                 HostStep::Open => {
                     opened = open::open(plan, &mut self.maps)?;
                     (opened.fifo, opened.console, opened.root) = (fifo.take(), console.take(), root.take());
+                    opened.streams = std::mem::take(&mut streams);
                     if plan.locks_mounts {
                         opened.hollow = io.hollow.map(Hollow::copies).unwrap_or_default();
                     }

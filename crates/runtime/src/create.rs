@@ -171,7 +171,7 @@ impl Runtime {
         // For reading and writing: the process that inherits it neither waits to open it nor meets its end.
         let fifo = path::open(&fifo, libc::O_RDWR, 0).map_err(|e| Error::io("open the start fifo", &e.into()))?;
         let hollow = self.common.as_ref().and_then(|common| common.hollow.as_ref());
-        let io = Io { fifo: Some(fifo), console, root, hollow, log: &self.log };
+        let io = Io { fifo: Some(fifo), console, root, hollow, streams: Default::default(), log: &self.log };
         let created = offshoot_engine::create(plan, io, &mut |progress| {
             note(container, progress);
             container.save().map_err(|error| offshoot_engine::Error::new(error.to_string()))

@@ -1,10 +1,11 @@
 //! `exec`
 
+use crate::apart::Apart;
 use crate::bundle::parse;
 use crate::connect::{Console, receive_master};
 use crate::descriptors::Descriptors;
 use crate::foreground::{Foreground, Subject};
-use crate::launch::Further;
+use crate::launch::{Further, Streams};
 use crate::status::Verb;
 use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_cgroup::Cgroup;
@@ -66,14 +67,21 @@ impl Runtime {
         }
         let socket = wanted.connections.console_socket.as_deref();
         let (theirs, ours) = Console::open(plan.process.terminal, wanted.detached, socket)?.split();
+        let (streams, apart) = match wanted.streams {
+            Streams::Caller => Default::default(),
+            // Of a process with a terminal, that takes their place.
+            _ if plan.process.terminal => Default::default(),
+            Streams::NoTerminal => Apart::open()?,
+            Streams::None => (Apart::nothing()?, Apart::default()),
+        };
         let foreground = match wanted.detached {
             true => None,
-            false => Some(Foreground::new(plan.process.terminal, false, self.log.clone())?),
+            false => Some(Foreground::new(plan.process.terminal, false, self.log.clone())?.copying(apart)),
         };
         let init = container.init()?.ok_or_else(|| Error::new(Kind::Status, "cannot exec in a stopped container"))?;
         let cgroup = self.cgroup_of(&container, &wanted.cgroups)?;
         let exec = offshoot_engine::Exec { plan: &plan, init: &init, cgroup, state: state(&container) };
-        let io = Io { fifo: None, console: theirs, root: None, hollow: None, log: &self.log };
+        let io = Io { fifo: None, console: theirs, root: None, hollow: None, streams, log: &self.log };
         let created = offshoot_engine::exec(exec, io)
             .map_err(|error| Error::new(Kind::System, format!("unable to start container process: {error}")))?;
         if let Err(error) = wanted.connections.announce(created.pid, created.pidfd.as_fd(), "setns") {

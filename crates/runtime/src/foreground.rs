@@ -3,6 +3,7 @@
 //! This is for a program that does nothing else, as the `offshoot` command: it blocks the signals of the calling
 //! thread and may reap every child of the process. The rest of the library does neither.
 
+use crate::apart::Apart;
 use crate::notify::Notify;
 use crate::terminal::{HostTerminal, Relay};
 use crate::{Error, Log, Result};
@@ -23,6 +24,7 @@ pub struct Foreground {
     /// Whether any child is reaped: orphans of the container with a subreaper; of a whole system also the command that told
     /// it to stop, as the kernel does not end a pid namespace before.
     pub(crate) reaps: bool,
+    apart: Apart,
     log: Log,
 }
 
@@ -64,7 +66,12 @@ impl Foreground {
         }
         event::block_signals(&all).map_err(failed)?;
         let signals = event::signalfd(&all).map_err(failed)?;
-        Ok(Foreground { signals, terminal, reaps: subreaper, log })
+        Ok(Foreground { signals, terminal, reaps: subreaper, apart: Apart::default(), log })
+    }
+
+    /// With streams to copy.
+    pub(crate) fn copying(self, apart: Apart) -> Foreground {
+        Foreground { apart, ..self }
     }
 
     /// Waits until the process ends, and returns how. `master` is the process's terminal, if it has one; `notify`
@@ -102,6 +109,8 @@ impl Foreground {
                 let wishes = [(relay.master(), master), (stdin.as_fd(), input), (stdout.as_fd(), output)];
                 fds.extend(wishes.into_iter().filter(|(_, wish)| *wish != 0).map(|(fd, wish)| (fd, wish, 0)));
             }
+            let copies = fds.len();
+            fds.extend(self.apart.wants());
             event::poll(&mut fds, None).map_err(failed)?;
             let ready: Vec<i16> = fds.iter().map(|(_, _, ready)| *ready).collect();
             let has_news = notify.is_some() && ready[2] != 0;
@@ -115,6 +124,7 @@ impl Foreground {
                 let step = relay.wants().map(|wish| if wish == 0 { 0 } else { answers.next().unwrap_or(0) });
                 relay.step(step);
             }
+            self.apart.step(&ready[copies..]);
             let reaped = self.signals(subject, relay.as_ref(), pass_on).map_err(failed)?;
             if let Some(exit) = reaped {
                 break exit;
@@ -128,6 +138,7 @@ impl Foreground {
         if let Some(relay) = &mut relay {
             relay.drain();
         }
+        self.apart.drain();
         self.log.debug(format_args!("process {} ended: {exit}", subject.pid));
         Ok(exit)
     }

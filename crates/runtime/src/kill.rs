@@ -1,6 +1,6 @@
 //! `kill`
 
-use crate::launch::Further;
+use crate::launch::{Further, Streams};
 use crate::status::Verb;
 use crate::{Container, Error, Kind, Result, Runtime, Wanted, process};
 use offshoot_sys::event::{self, POLLIN};
@@ -45,7 +45,10 @@ impl Runtime {
         let user = Some("0:0".into());
         let wanted = Wanted { args, user, cwd: Some("/".into()), ..Wanted::default() };
         let id = container.state.id.clone();
-        let command = self.enter(&Further { id, wanted, detached: true, ..Further::default() })?.process.pidfd;
+        // The command is the guest's, and what it had of the caller's it could keep: a terminal, or a pipe whose end an engine
+        // waits for.
+        let further = Further { id, wanted, detached: true, streams: Streams::None, ..Further::default() };
+        let command = self.enter(&further)?.process.pidfd;
         let failed =
             |error: offshoot_sys::Error| Error::io("wait for the command that stops the system", &error.into());
         event::poll(&mut [(command.as_fd(), POLLIN, 0)], Some(SOON)).map_err(failed)?;

@@ -51,4 +51,19 @@ pub struct Further {
     pub ignore_paused: bool,
     /// Return when the process runs.
     pub detached: bool,
+    /// Its standard streams, where it has no terminal of its own.
+    pub streams: Streams,
+}
+
+/// What a further process without a terminal of its own has for standard streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streams {
+    /// The caller's.
+    #[default]
+    Caller,
+    /// The caller's, but for terminals, in whose place there are pipes that the caller copies: whoever has a terminal open can
+    /// read what is typed there from then on, for the host's shell as well. Not for detached ones, which nobody copies for.
+    NoTerminal,
+    /// Nothing to read, and nobody who reads.
+    None,
 }

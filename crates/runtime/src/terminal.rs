@@ -72,17 +72,17 @@ pub struct Relay {
 
 /// One direction: what was read and not yet written.
 #[derive(Debug)]
-struct Flow {
-    bytes: Vec<u8>,
-    ended: bool,
+pub(crate) struct Flow {
+    pub bytes: Vec<u8>,
+    pub ended: bool,
 }
 
 impl Flow {
-    const fn new() -> Flow {
+    pub(crate) const fn new() -> Flow {
         Flow { bytes: Vec::new(), ended: false }
     }
 
-    fn read(&mut self, from: BorrowedFd) {
+    pub(crate) fn read(&mut self, from: BorrowedFd) {
         let mut chunk = [0; CHUNK];
         match path::read(from, &mut chunk) {
             Ok(0) => self.ended = true,
@@ -93,7 +93,7 @@ impl Flow {
         }
     }
 
-    fn write(&mut self, to: BorrowedFd) {
+    pub(crate) fn write(&mut self, to: BorrowedFd) {
         match path::write(to, &self.bytes[..self.bytes.len().min(CHUNK)]) {
             Ok(length) => drop(self.bytes.drain(..length)),
             Err(error) if error.errno() == Errno::EAGAIN => {}
@@ -166,7 +166,7 @@ impl Relay {
     }
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let set = || {
         let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);

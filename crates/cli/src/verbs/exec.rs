@@ -5,7 +5,7 @@ use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
 use crate::verbs::create::connections;
 use offshoot_runtime::wanted::sub_cgroups;
-use offshoot_runtime::{Further, Wanted};
+use offshoot_runtime::{Further, Streams, Wanted};
 use std::path::PathBuf;
 
 /// The exit status of an `exec` that did not get as far as the program's own.
@@ -67,6 +67,8 @@ fn exec(call: &Call) -> Result<u8, Failure> {
         cgroups: sub_cgroups(&texts("cgroup"))?,
         ignore_paused: call.on("ignore-paused"),
         detached: call.on("detach"),
+        // As runc's.
+        streams: Streams::Caller,
     };
     Ok(call.runtime()?.exec(&further)?)
 }

@@ -4,12 +4,11 @@ use super::{ALL, machines};
 use crate::call::Call;
 use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
-use crate::output::print;
+use crate::output::{print, print_foreign};
 use crate::verbs::image::STORE;
 use crate::verbs::network::failed;
 use offshoot_machine::{Machines, supervisor};
-use offshoot_runtime::{Connections, Further, Kind, Wanted, cause};
-use std::collections::BTreeMap;
+use offshoot_runtime::{Further, Kind, Streams, Wanted, cause};
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Seek as _, SeekFrom};
 use std::time::Duration;
@@ -41,7 +40,8 @@ pub static EXEC: Command = Command::new("exec", "run a command in machines", exe
     .details(
         "NAME may hold * and ?: then the command runs in one machine after the other, each\n\
          below a line with its name. With --all no name is given. Exits with the status of\n\
-         the command, of many with 1 if one failed.",
+         the command, of many with 1 if one failed. The command never has the caller's\n\
+         terminal: without --tty it has pipes in its place.",
     );
 
 /// `offshoot machine console`
@@ -57,7 +57,8 @@ pub static LOGS: Command = Command::new("logs", "print what a machine wrote to i
         STORE,
         Flag::switch("follow", "go on printing, until the machine is removed").short("f"),
         Flag::number("lines", "print the last so many lines only").short("n"),
-    ]);
+    ])
+    .details("On a terminal, what would do more there than set colours is shown as text.");
 
 fn shell(call: &Call) -> Result<u8, Failure> {
     let machines = machines(call)?;
@@ -122,14 +123,8 @@ fn each(machines: &Machines, names: &[String], wanted: &Wanted) -> Result<u8, Fa
 }
 
 fn run(machines: &Machines, name: &str, wanted: Wanted) -> Result<u8, Failure> {
-    let further = Further {
-        id: name.to_owned(),
-        wanted,
-        connections: Connections::default(),
-        cgroups: BTreeMap::new(),
-        ignore_paused: false,
-        detached: false,
-    };
+    // The command is the machine's own, and so is what stands in its place: it must not keep the caller's terminal.
+    let further = Further { id: name.to_owned(), wanted, streams: Streams::NoTerminal, ..Further::default() };
     machines.runtime.exec(&further).map_err(|error| {
         match error.kind() {
             Kind::NotFound => {
@@ -167,7 +162,7 @@ fn logs(call: &Call) -> Result<u8, Failure> {
     let (before, mut shown) = (read(&old)?, read(&new)?);
     let mut at = shown.len() as u64;
     let all = [before, std::mem::take(&mut shown)].concat();
-    print(match call.number("lines") {
+    print_foreign(match call.number("lines") {
         Some(lines) => last_lines(&all, usize::try_from(lines).unwrap_or(0)),
         None => &all,
     })?;
@@ -182,13 +177,13 @@ fn logs(call: &Call) -> Result<u8, Failure> {
         if length < at {
             // What was there has become the old one.
             let rest = read(&old)?;
-            print(rest.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default())?;
+            print_foreign(rest.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default())?;
             at = 0;
         }
         shown.clear();
         let more = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut shown));
         at += more.map_err(|error| wrong(&error))? as u64;
-        print(&shown)?;
+        print_foreign(&shown)?;
     }
     Ok(0)
 }
