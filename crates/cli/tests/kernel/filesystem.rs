@@ -1,6 +1,7 @@
 //! `root`, `mounts`, masked and read-only paths, devices, the console. spec: config.md#mounts, config-linux.md
 
 use crate::place::{self, Broken, Place, Row};
+use crate::tty::Terminal;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
@@ -323,13 +324,10 @@ fn a_terminal_in_the_foreground() {
             cut -d' ' -f7 /proc/self/stat | grep -c '^0$'";
         c["process"]["args"] = json!(["/bin/sh", "-c", script]);
     });
-    let run = format!("stty rows 33 cols 101; {} --root root run {}", place::program().display(), place.id);
-    let output = Command::new("script").args(["-qec", &run, "/dev/null"]).current_dir(&place.dir).output().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    // What script(1) shows of its own end of input.
-    let printed = printed.trim_start_matches("^@");
+    let terminal = Terminal::new(33, 101);
+    let (status, printed) = terminal.shows(&mut terminal.start(place.command(&["run", &place.id])));
     // 88 is 136, the first of devpts; the terminal belongs to the user; it is the controlling one.
-    assert_eq!(printed, "/dev/pts/0\n88 5\nall\n33 101\n0\n", "{output:?}");
+    assert_eq!(printed, "/dev/pts/0\n88 5\nall\n33 101\n0\n", "{status}");
     place.assert_nothing_left();
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "../place/mod.rs"]
 mod place;
+#[path = "../tty/mod.rs"]
+mod tty;
 
 mod cgroups;
 mod descriptors;
