@@ -210,3 +210,152 @@ fn machines_beyond_a_bridge_s_ports_are_on_another_that_is_joined() {
     let error = network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 3, 235), true, true).unwrap_err();
     assert!(error.to_string().contains("no port left") && error.advice().is_some(), "{error}");
 }
+
+/// What a guest's root may send that a host would take for the network's: the host must not.
+const FORGED: &str = r#"
+    use strict; use Socket;
+    # All nodes, from the link: a router for half an hour, and a prefix to make addresses of.
+    sub advertise {
+        my $index = shift;
+        socket(my $socket, 10, SOCK_RAW, 58) or die "socket: $!";
+        setsockopt($socket, 41, 18, pack 'i', 255) or die; setsockopt($socket, 41, 17, pack 'i', $index) or die;
+        my $prefix = pack 'CCCCNNN', 3, 4, 64, 0xc0, 3600, 3600, 0; $prefix .= pack 'n8', 0x2001, 0xdb8, 0, 0, 0, 0, 0, 0;
+        my $message = pack('CCnCCnNN', 134, 0, 0, 64, 0, 1800, 0, 0) . $prefix;
+        send($socket, $message, 0, pack('S n N n8 L', 10, 0, 0, 0xff02, (0) x 6, 1, $index)) or die "send: $!";
+    }
+    # As many senders as frames, to nobody.
+    sub flood {
+        my ($index, $count) = @_;
+        socket(my $socket, 17, SOCK_RAW, 0) or die;
+        my $to = pack 'S n i S C C a8', 17, 0x88b5, $index, 0, 0, 6, "\2\0\0\0\0\1";
+        for my $number (1 .. $count) {
+            my $frame = pack 'a6 n N n a46', "\2\0\0\0\0\1", 0x0200, $number, 0x88b5, '';
+            send($socket, $frame, 0, $to) or select undef, undef, undef, 0.001;
+        }
+    }
+"#;
+
+fn forges(guest: &Guest, what: &str) {
+    let index = text(&guest.run(&["cat", "/sys/class/net/eth0/ifindex"]));
+    // /sys is the host's; the list of the namespace is not.
+    let links = text(&guest.run(&["ip", "-o", "link", "show", "eth0"]));
+    let index = links.split(':').next().unwrap_or(&index).trim().to_owned();
+    let output = guest.run(&["perl", "-e", &format!("{FORGED} my $index = {index}; {what}")]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_host_takes_nothing_from_a_machine_but_what_its_address_says() {
+    let Some(place) = Place::new("forged") else { return };
+    if !Path::new("/usr/bin/perl").exists() {
+        println!("skipped: no perl, which sends for the guest");
+        return;
+    }
+    place.create("web", Some("10.99.0.0/24")).unwrap();
+    let network = place.home.network("web").unwrap();
+    let guest = Guest::new();
+    network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    let host = |words: &[&str]| text(&Command::new("ip").args(words).output().unwrap());
+
+    // Router advertisements (CVE-2020-13401): a link-local address is usable once nobody else has it.
+    let end = Instant::now() + Duration::from_secs(10);
+    while text(&guest.run(&["ip", "-6", "address", "show", "dev", "eth0"])).contains("tentative") {
+        assert!(Instant::now() < end, "no link-local address");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..3 {
+        forges(&guest, "advertise($index);");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(host(&["-6", "route", "show", "default"]), "", "the host has a guest for its router");
+    assert_eq!(host(&["-6", "address", "show", "dev", "os-web"]), "");
+
+    // An address that is not its network's.
+    let udp = std::net::UdpSocket::bind("10.99.0.1:0").unwrap();
+    udp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let port = udp.local_addr().unwrap().port().to_string();
+    assert!(guest.run(&["ip", "address", "add", "192.0.2.9/32", "dev", "lo"]).status.success());
+    let says = |from: &str, word: &str| {
+        let program = format!(
+            "use IO::Socket::INET; IO::Socket::INET->new(Proto => 'udp', LocalAddr => '{from}', PeerAddr => '10.99.0.1:{port}')->send('{word}') or die"
+        );
+        assert!(guest.run(&["perl", "-e", &program]).status.success());
+    };
+    says("192.0.2.9", "forged");
+    says("10.99.0.2", "own");
+    let mut heard = [0; 16];
+    let (length, from) = udp.recv_from(&mut heard).unwrap();
+    assert_eq!((&heard[..length], from.ip().to_string().as_str()), (&b"own"[..], "10.99.0.2"));
+}
+
+#[test]
+fn a_machine_that_makes_hardware_addresses_up_does_not_fill_the_host_s_memory() {
+    let Some(place) = Place::new("flood") else { return };
+    if !Path::new("/usr/bin/perl").exists() {
+        println!("skipped: no perl, which sends for the guest");
+        return;
+    }
+    place.create("web", Some("10.99.0.0/24")).unwrap();
+    let network = place.home.network("web").unwrap();
+    let guest = Guest::new();
+    network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    forges(&guest, "flood($index, 20000);");
+    let known = std::fs::read("/sys/class/net/os-web/brforward").map(|table| table.len()).unwrap_or(0);
+    let shown = text(&Command::new("bridge").args(["fdb", "show", "br", "os-web"]).output().unwrap()).lines().count();
+    assert!(known > 0 || shown > 1000, "nothing was learned");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).filter_map(|text| text.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
+        println!("skipped: Linux before 6.7 has no limit to what a bridge learns");
+        return;
+    }
+    assert!(shown < 17_000, "{shown} addresses are learned");
+}
+
+#[test]
+fn a_network_with_translation_is_entered_by_nobody_who_was_not_called() {
+    let Some(place) = Place::new("entered") else { return };
+    if Command::new("nft").arg("--version").output().is_err() || !Path::new("/usr/bin/perl").exists() {
+        println!("skipped: no nft or no perl");
+        return;
+    }
+    place.create("a", Some("10.99.0.0/24")).unwrap();
+    place.create("b", Some("10.99.1.0/24")).unwrap();
+    let [inner, other, outer] = [Guest::new(), Guest::new(), Guest::new()];
+    let [a, b] = ["a", "b"].map(|name| place.home.network(name).unwrap());
+    a.attach(&inner.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    b.attach(&other.namespace(), "eth0", Ipv4Addr::new(10, 99, 1, 2), true, true).unwrap();
+    assert!(inner.run(&["ip", "link", "set", "lo", "up"]).status.success());
+    // A neighbour of the host's, with a route to its machines.
+    let ip = |words: &str| assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "{words}");
+    ip(&format!("link add lan type veth peer name eth0 netns {}", outer.0.id()));
+    ip("address add 172.30.0.1/24 dev lan");
+    ip("link set lan up");
+    for words in ["address add 172.30.0.2/24 dev eth0", "link set eth0 up", "route add default via 172.30.0.1"] {
+        assert!(outer.run(&[&["ip"], &words.split(' ').collect::<Vec<_>>()[..]].concat()).status.success(), "{words}");
+    }
+    let server = "use IO::Socket::INET; my $own = IO::Socket::INET->new(LocalPort => 7, Listen => 9, ReuseAddr => 1) or die; \
+        while (my $other = $own->accept) { print $other qq(here\n) }";
+    let serve = |guest: &Guest| Guest(guest.command(&["perl", "-e", server]).stdout(Stdio::null()).spawn().unwrap());
+    let servers = [serve(&inner), serve(&outer)];
+    let asks = |guest: &Guest, whom: &str, wait: &str| text(&guest.run(&["timeout", wait, "busybox", "nc", whom, "7"]));
+    let end = Instant::now() + Duration::from_secs(10);
+    // Out, with the answer; then its server is there, too.
+    while asks(&inner, "172.30.0.2", "5") != "here\n" || asks(&inner, "127.0.0.1", "5") != "here\n" {
+        assert!(Instant::now() < end, "the machine does not get out");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let entered = [(&outer, "a neighbour of the host's"), (&other, "a machine of another network")]
+        .into_iter()
+        .filter(|(guest, _)| asks(guest, "10.99.0.2", "1") == "here\n");
+    let entered: Vec<_> = entered.map(|(_, who)| who).collect();
+    // By a port that somebody has sent there.
+    let dnat = "add table ip other; add chain ip other in { type nat hook prerouting priority dstnat; }; \
+        add rule ip other in ip daddr 172.30.0.1 tcp dport 7 dnat to 10.99.0.2";
+    assert!(Command::new("nft").arg(dnat).status().unwrap().success());
+    let by_port = asks(&outer, "172.30.0.1", "5");
+    drop(servers);
+    assert_eq!(entered, [""; 0]);
+    assert_eq!(by_port, "here\n");
+}

@@ -21,6 +21,11 @@ const IFLA_NUM_RX_QUEUES: u16 = 32;
 const QUEUES: [u16; 2] = [IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES];
 /// No counters, which make up most of a link's description.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+/// Hardware addresses that a bridge remembers at most, of what comes in at its ports: a guest can make up as many as it sends
+/// packets, and each takes the kernel's memory for five minutes. Frames for others go to all ports. Since Linux 6.7; before,
+/// it is passed over.
+const IFLA_BR_FDB_MAX_LEARNED: u16 = 49;
+const LEARNED: u32 = 16_384;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -100,7 +105,8 @@ impl Links {
     /// The kernel's answer.
     pub fn add_bridge(&mut self, name: &str, alias: &str, address: Ipv4Addr) -> Result<u32> {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let kind = nested(&[(IFLA_INFO_KIND, b"bridge")]);
+        let data = nested(&[(IFLA_BR_FDB_MAX_LEARNED, &LEARNED.to_ne_bytes())]);
+        let kind = nested(&[(IFLA_INFO_KIND, b"bridge"), (IFLA_INFO_DATA, &data)]);
         let request = Request::new(format!("RTM_NEWLINK {name}"), libc::RTM_NEWLINK, flags, &header(0, up()))
             .string(libc::IFLA_IFNAME, name)
             .attribute(libc::IFLA_ADDRESS, &hardware(address))

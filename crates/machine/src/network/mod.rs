@@ -281,6 +281,8 @@ impl Network {
     fn bring_up(&self, run: &Path, leases: &Leases) -> Result<()> {
         let mut links = Links::open()?;
         let index = self.ensure_bridge(&mut links, 1)?;
+        // One that an earlier version made.
+        fence(&self.bridge())?;
         links.add_address(index, self.range.gateway(), self.range)?;
         if self.nat {
             nat::set_up(&self.table(), self.range)?;
@@ -321,6 +323,7 @@ impl Network {
         let address =
             if number == 1 { gateway } else { Ipv4Addr::from([a ^ 0xff, b, c, d.wrapping_add(number as u8)]) };
         let index = links.add_bridge(&name, &self.alias(), address)?;
+        fence(&name)?;
         if number > 1 {
             let first = self.ensure_bridge(links, 1)?;
             let (here, there) = (format!("{name}j"), format!("{name}k"));
@@ -358,6 +361,26 @@ impl Network {
         }
         if configured { link::configure(there, name, address, self.range, first) } else { Ok(()) }
     }
+}
+
+/// Keeps the host from taking anything from its machines but what their addresses say. A guest that sends router
+/// advertisements would give the host a route and addresses (CVE-2020-13401), so it has no IPv6 there, which passes between the
+/// machines all the same; and a sender whom the host does not reach by this bridge has made its address up (RFC 3704).
+fn fence(bridge: &str) -> Result<()> {
+    for (file, value) in [
+        (format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra"), "0"),
+        (format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
+        (format!("/proc/sys/net/ipv4/conf/{bridge}/rp_filter"), "1"),
+    ] {
+        match fs::read_to_string(&file) {
+            Ok(text) if text.trim() != value => {
+                fs::write(&file, value).map_err(|error| Error::io(format_args!("write {value} to {file}"), &error))?;
+            }
+            // A kernel without IPv6.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The interface through which the host reaches some of `range`, other than by its default route. `/proc/net/route` has

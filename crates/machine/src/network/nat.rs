@@ -1,5 +1,8 @@
 //! Address translation and forwarding for a bridge, in an nftables table of its own, so that it goes as a whole and
 //! nothing of anybody else's is touched. man 8 nft
+//!
+//! A host that forwards, forwards for everybody: its neighbours could reach the machines by a route to it, and so could the
+//! machines of other networks. What comes in is answers, and what somebody's rules have sent there (DNAT).
 
 use super::range::Range;
 use crate::error::{Error, Result};
@@ -9,7 +12,7 @@ use std::process::{Command, Stdio};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// The rules of a network: what leaves it does so under the host's address; what answers may come back.
+/// The rules of a network: what leaves it does so under the host's address; what answers may come back, and nothing else.
 fn rules(table: &str, range: Range) -> String {
     // Adding before deleting: neither fails, whether the table is there or not, and all happens at once.
     format!(
@@ -24,6 +27,8 @@ fn rules(table: &str, range: Range) -> String {
          \t\ttype filter hook forward priority filter;\n\
          \t\tip saddr {range} accept\n\
          \t\tip daddr {range} ct state established,related accept\n\
+         \t\tip daddr {range} ct status dnat accept\n\
+         \t\tip daddr {range} drop\n\
          \t}}\n\
          }}\n"
     )
