@@ -45,6 +45,9 @@ fn a_machine_lives_from_launch_to_removal() {
     assert_eq!(farm.show(&name)["state"], "stopped");
     assert!(farm.ok(&["machine", "logs", &name]).contains("bye"));
     farm.fails(&["machine", "exec", &name, "true"], "does not run");
+    // Whose it is removes it.
+    farm.fails(&["clone", "rm", &name], "is the file system of machine");
+    farm.fails(&["clone", "rollback", &name, "s"], "is the file system of machine");
     for snapshot in ["s", "t"] {
         farm.ok(&["machine", "snapshot", &name, snapshot]);
     }
@@ -487,6 +490,8 @@ fn machines_of_a_network_know_each_other() {
         farm.ok(&["machine", "exec", &one, "sh", "-c", talks]);
         farm.kill(before);
         farm.until("no name server", || server().is_some_and(|now| now != before));
+        let status = fs::read_to_string(format!("/proc/{}/status", server().unwrap())).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000"), "it could not be told to end: {status}");
     }
     // An address that is changed by hand is the machine's, for others too.
     farm.ok(&["machine", "stop", "--force", &two]);
@@ -509,7 +514,26 @@ fn machines_of_a_network_know_each_other() {
     assert!(text(&output).contains("1 machine started in") && text(&output).contains("1 failed"), "{}", text(&output));
     fs::write(&file, network).unwrap();
     farm.fails(&["network", "rm", "default"], "2 machines are in it");
+    // Of a machine in several networks one server is asked, which knows the names of all.
+    if server().is_some() {
+        farm.ok(&["network", "create", "third", "--no-nat"]);
+        let [both, there] = ["d", "e"].map(|name| farm.name(name));
+        farm.ok(&["machine", "launch", "box", &both, "-n", "default,third"]);
+        farm.ok(&["machine", "launch", "box", &there, "-n", "third"]);
+        for wanted in [&there, &one] {
+            let end = Instant::now() + PATIENCE;
+            // A server has not read the new names as soon as it is told of them.
+            while !farm
+                .run(&["machine", "exec", &both, "busybox", "ping", "-c", "1", "-W", "5", wanted])
+                .status
+                .success()
+            {
+                assert!(Instant::now() < end, "{}", text(&farm.run(&["machine", "exec", &both, "nslookup", wanted])));
+            }
+        }
+    }
     farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.run(&["network", "rm", "third"]);
     farm.ok(&["network", "rm", "default", "other"]);
     farm.assert_nothing_left();
 }

@@ -140,14 +140,22 @@ impl Machines {
     /// Whom a machine asks for names whose address is set from outside: the server of its network, or the host's.
     fn write_resolver(&self, machine: &Machine) -> Result<()> {
         let set = |network: &Attachment| match network {
-            Attachment::Network { network, dhcp: false, .. } => Some(network.clone()),
+            Attachment::Network { network, dhcp: false, .. } => Some(self.home.network(network)),
             _ => None,
         };
-        let Some(network) = machine.networks.iter().find_map(set) else { return Ok(()) };
-        let network = self.home.network(&network)?;
-        let text = match network.names && Server::is_installed() {
-            true => format!("nameserver {}\nsearch {}.internal\n", network.range.gateway(), network.name),
-            false => {
+        let networks: Vec<_> = machine.networks.iter().filter_map(set).collect::<Result<_>>()?;
+        if networks.is_empty() {
+            return Ok(());
+        }
+        let is_there = Server::is_installed();
+        let named: Vec<_> = networks.iter().filter(|network| network.names && is_there).collect();
+        let text = match named.first() {
+            // It knows whom to ask for the names of the others.
+            Some(first) => {
+                let search: Vec<_> = named.iter().map(|network| format!("{}.internal", network.name)).collect();
+                format!("nameserver {}\nsearch {}\n", first.range.gateway(), search.join(" "))
+            }
+            None => {
                 let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
                 let is_of_use = |line: &&str| {
                     line.strip_prefix("nameserver ").is_some_and(|address| !address.trim().starts_with(LOOPBACK))

@@ -11,6 +11,7 @@ use crate::command::{Command, Count, Flag};
 use crate::failure::Failure;
 use crate::output::print;
 use crate::verbs::image::{Bar, FORMAT, STORE, export_format, failed, output, size, store};
+use crate::verbs::network::home;
 
 /// `offshoot clone`
 pub static COMMAND: Command = Command::group(
@@ -132,7 +133,18 @@ fn snapshot(call: &Call) -> Result<u8, Failure> {
     with(call, |clone, name| clone.snapshot(name))
 }
 
+/// Fails for the file system of a machine, which has a verb of its own for that.
+fn not_of_a_machine(call: &Call, names: &[String], verb: &str) -> Result<(), Failure> {
+    let home = home(call);
+    match names.iter().find(|name| home.machine(name).exists()) {
+        None => Ok(()),
+        Some(name) => Err(Failure::new(format!("clone {name:?} is the file system of machine {name:?}"))
+            .hint(format_args!("offshoot machine {verb} {name}"))),
+    }
+}
+
 fn rollback(call: &Call) -> Result<u8, Failure> {
+    not_of_a_machine(call, &call.arguments()[..1], "rollback")?;
     with(call, |clone, name| clone.rollback(name))
 }
 
@@ -157,5 +169,6 @@ fn export(call: &Call) -> Result<u8, Failure> {
 }
 
 fn remove(call: &Call) -> Result<u8, Failure> {
+    not_of_a_machine(call, call.arguments(), "rm")?;
     store(call)?.delete_clones(call.arguments()).map_err(failed).map(|()| 0)
 }

@@ -77,6 +77,12 @@ impl Farm {
             sleep(Duration::from_millis(5));
         }
         self.network = Some(holder);
+        // As on any host: what it says to itself goes this way.
+        let up = Command::new("nsenter")
+            .arg(format!("--net={}", self.network()))
+            .args(["ip", "link", "set", "lo", "up"])
+            .status();
+        assert!(up.unwrap().success());
     }
 
     /// The namespace of [`Farm::go_apart`].
@@ -225,6 +231,9 @@ impl Farm {
 impl Drop for Farm {
     fn drop(&mut self) {
         self.run(&["machine", "rm", "--all", "--force"]);
+        for network in fs::read_dir(self.dir.join("store/networks")).into_iter().flatten().flatten() {
+            self.run(&["network", "rm", &network.file_name().to_string_lossy()]);
+        }
         if fs::metadata(self.dir.join("root.machines/supervisor.sock")).is_ok() {
             let pid = self.supervisor().to_string();
             let _ = Command::new("kill").arg(pid).status();

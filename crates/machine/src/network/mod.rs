@@ -125,7 +125,7 @@ impl Home {
         let dir = self.networks().join(&network.name);
         fs::create_dir_all(&dir).map_err(|error| Error::io(format_args!("make {}", dir.display()), &error))?;
         let made = home::write(&dir.join("network.json"), &network, true)
-            .and_then(|()| network.bring_up(run, &Leases::default()));
+            .and_then(|()| network.bring_up(run, &Leases::default(), &others));
         if let Err(error) = made {
             // What was made of it goes again; the failure that led here is the one to tell.
             let _ = network.take_down(run);
@@ -219,13 +219,14 @@ impl Home {
             return Ok(());
         }
         let _held = self.lock_networks()?;
-        for network in self.networks_locked()? {
+        let networks = self.networks_locked()?;
+        for network in &networks {
             let mut leases = self.leases(&network.name)?;
             let gone = machines.iter().filter(|machine| leases.give_back(machine)).count();
             if gone > 0 {
                 leases.save(&self.networks(), &network.name)?;
                 if network.names {
-                    Server::new(run, &network.name).set_up(&network, &leases, false)?;
+                    Server::new(run, &network.name).set_up(network, &leases, &networks, false)?;
                 }
             }
         }
@@ -239,7 +240,10 @@ impl Home {
     pub fn bring_up(&self, run: &Path, name: &str) -> Result<Network> {
         let network = self.network(name)?;
         let _held = self.lock_networks()?;
-        let up = network.bring_up(run, &self.leases(name)?);
+        // One that cannot be read is for others to complain of.
+        let others = home::names(&self.networks())?;
+        let others: Vec<_> = others.iter().filter_map(|name| self.network(name).ok()).collect();
+        let up = network.bring_up(run, &self.leases(name)?, &others);
         up.map_err(|error| error.during(format_args!("bring network {name:?} up")))?;
         Ok(network)
     }
@@ -254,8 +258,11 @@ impl Home {
         let network = self.network(name)?;
         let users: Vec<_> = self.leases(name)?.leases.into_values().collect();
         if let Some(first) = users.first() {
-            let message = format!("{} machines are in it: {first:?}…", users.len());
-            return Err(Error::new(Kind::State, message).during(what));
+            let message = match users.len() {
+                1 => format!("machine {first:?} is in it"),
+                many => format!("{many} machines are in it: {first:?}…"),
+            };
+            return Err(Error::new(Kind::State, message).hint("machine rm removes machines").during(what));
         }
         let dir = self.networks().join(name);
         network.take_down(run).map_err(|error| error.during(&what))?;
@@ -278,7 +285,7 @@ pub struct NewNetwork {
 }
 
 impl Network {
-    fn bring_up(&self, run: &Path, leases: &Leases) -> Result<()> {
+    fn bring_up(&self, run: &Path, leases: &Leases, others: &[Network]) -> Result<()> {
         let mut links = Links::open()?;
         let index = self.ensure_bridge(&mut links, 1)?;
         // One that an earlier version made.
@@ -288,7 +295,7 @@ impl Network {
             nat::set_up(&self.table(), self.range)?;
         }
         if self.names && Server::is_installed() {
-            Server::new(run, &self.name).set_up(self, leases, true)?;
+            Server::new(run, &self.name).set_up(self, leases, others, true)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Names and DHCP of one bridge: a dnsmasq that knows our leases and nothing else. man 8 dnsmasq
 //!
-//! It reads two files that we write: who has which address, for names; and which hardware address that is, for guests that
-//! ask by DHCP. Both are read again on SIGHUP. It goes into the background by itself, so it needs nobody; the supervisor
+//! It reads three files that we write: who has which address, for names; which hardware address that is, for guests that
+//! ask by DHCP; and who knows the names of other networks. All are read again on SIGHUP. It goes into the background by itself, so it needs nobody; the supervisor
 //! starts it again should it end.
 
 use super::Network;
@@ -34,17 +34,19 @@ impl Server {
         program().is_some()
     }
 
-    /// Writes what the server reads, and tells it or, with `start`, starts it where it does not run.
+    /// Writes what the server reads, and tells it or, with `start`, starts it where it does not run. It passes on what is asked
+    /// for the names of `others`: a machine in several networks asks one server.
     ///
     /// # Errors
     /// A file cannot be written, or the server does not start.
-    pub fn set_up(&self, network: &Network, leases: &Leases, start: bool) -> Result<()> {
+    pub fn set_up(&self, network: &Network, leases: &Leases, others: &[Network], start: bool) -> Result<()> {
         let failed = |error: &std::io::Error| Error::io(format_args!("make {}", self.dir.display()), error);
         // The server has given up root's rights when it reads the files again.
         DirBuilder::new().recursive(true).mode(0o755).create(&self.dir).map_err(|error| failed(&error))?;
         let (hosts, reserved) = tables(network, leases);
         self.write("hosts", &hosts)?;
         self.write("reserved", &reserved)?;
+        self.write("servers", &servers(network, others))?;
         if let Some(process) = self.process()? {
             return signal(&process, SIGHUP);
         }
@@ -72,19 +74,20 @@ impl Server {
         }
     }
 
-    /// Starts the server again if it was set up and does not run. Returns its process.
+    /// Whether the server was set up, and does not run.
+    ///
+    /// # Errors
+    /// It cannot be looked for.
+    pub fn is_down(&self) -> Result<bool> {
+        Ok(self.dir.join("dnsmasq.conf").exists() && self.process()?.is_none())
+    }
+
+    /// Starts a server again that [`Server::is_down`].
     ///
     /// # Errors
     /// It does not start.
-    pub fn revive(&self) -> Result<Option<OwnedFd>> {
-        if !self.dir.join("dnsmasq.conf").exists() {
-            return Ok(None);
-        }
-        if let Some(process) = self.process()? {
-            return Ok(Some(process));
-        }
-        self.start()?;
-        self.process()
+    pub fn revive(&self) -> Result<()> {
+        self.start()
     }
 
     /// Ends the server and removes its files.
@@ -128,6 +131,7 @@ impl Server {
              no-hosts\naddn-hosts={dir}/hosts\ndomain-needed\nbogus-priv\n\
              domain={name}.internal\nlocal=/{name}.internal/\nexpand-hosts\n\
              dhcp-range={first},static,{mask},1h\ndhcp-authoritative\ndhcp-hostsfile={dir}/reserved\nleasefile-ro\n\
+             servers-file={dir}/servers\n\
              dhcp-ignore=tag:!known\ndhcp-no-override\n",
             bridge = network.bridge(),
             gateway = range.gateway(),
@@ -153,6 +157,12 @@ fn tables(network: &Network, leases: &Leases) -> (String, String) {
         reserved.push_str(&format!("{},{address},{machine}\n", written(hardware(*address))));
     }
     (hosts, reserved)
+}
+
+/// Who answers for the names of other networks.
+fn servers(network: &Network, others: &[Network]) -> String {
+    let others = others.iter().filter(|other| other.names && other.name != network.name);
+    others.map(|other| format!("server=/{}.internal/{}\n", other.name, other.range.gateway())).collect()
 }
 
 fn signal(process: &OwnedFd, signal: i32) -> Result<()> {
@@ -182,6 +192,8 @@ mod tests {
         let (hosts, reserved) = tables(&network, &leases);
         assert_eq!(hosts, "10.1.0.1 gateway\n10.1.0.2 a\n10.1.0.3 b\n");
         assert_eq!(reserved, "02:0f:0a:01:00:02,10.1.0.2,a\n02:0f:0a:01:00:03,10.1.0.3,b\n");
+        let others = [network.clone(), Network::new("db", Range::parse("10.2.0.0/24").unwrap())];
+        assert_eq!(servers(&network, &others), "server=/db.internal/10.2.0.1\n");
         let text = Server::new(Path::new("/run/x"), "web").configuration(&network);
         for line in ["interface=os-web", "dhcp-range=10.1.0.2,static,255.255.255.0,1h", "addn-hosts=/run/x/web/hosts"] {
             assert!(text.lines().any(|found| found == line), "{line}");

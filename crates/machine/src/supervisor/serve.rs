@@ -30,6 +30,9 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// How long a caller may take over its request.
 const REQUEST: Duration = Duration::from_secs(2);
 
+/// What it hears of by a descriptor.
+const BLOCKED: [i32; 4] = [SIGCHLD, SIGTERM, SIGINT, SIGPIPE];
+
 /// Where the bell is among what is not a machine's.
 const BELL: usize = 4;
 
@@ -67,8 +70,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
     let run = machines.run();
     make(&run)?;
     let _only = only(&run)?;
-    let signals = [SIGCHLD, SIGTERM, SIGINT, SIGPIPE];
-    event::block_signals(&signals)?;
+    event::block_signals(&BLOCKED)?;
     process::set_subreaper(true)?;
     raise_descriptors();
     let socket = address(&run);
@@ -80,7 +82,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
     let (keeper, consoles) = Keeper::find(&machines)?;
     let (ours, theirs) = socket::seqpacket_pair()?;
     let mut supervisor = Supervisor {
-        signals: event::signalfd(&signals)?,
+        signals: event::signalfd(&BLOCKED)?,
         machines,
         listener,
         hand: Hand::new(theirs),
@@ -525,11 +527,21 @@ impl Supervisor {
         self.work(&Task::Finish { name: name.to_owned(), pid, ended: end.exit().map(Into::into) }, &[])
     }
 
-    /// Starts name servers again that have ended.
+    /// Starts name servers again that have ended. By a child, as a program begins with the signals blocked that its maker blocks:
+    /// it could not be told to end.
     fn tend_servers(&self) {
         let run = self.machines.network_run();
         for network in crate::home::names(&run).unwrap_or_default() {
-            if let Err(error) = Server::new(&run, &network).revive() {
+            let server = Server::new(&run, &network);
+            let revive = || {
+                let revived = event::unblock_signals(&BLOCKED).map_err(Error::from).and_then(|()| server.revive());
+                revived.inspect_err(|error| self.log().warn(error)).map_or(1, |()| 0)
+            };
+            let tended = server.is_down().and_then(|down| match down {
+                false => Ok(()),
+                true => Ok(fork::fork(0, None, revive).and_then(|child| fork::wait(&child.pidfd)).map(drop)?),
+            });
+            if let Err(error) = tended {
                 self.log().warn(error);
             }
         }
