@@ -59,7 +59,7 @@ static void load(const char *name)
 	size = points[count - 1].at + 1 - points[0].at;
 }
 
-/* Sets the breakpoints in a process that has just executed PROGRAM. */
+/* Sets the breakpoints in a process, if it runs PROGRAM. */
 static void arm(pid_t pid, const char *program)
 {
 	char path[64], exe[4096];
@@ -133,9 +133,9 @@ int main(int argc, char **argv)
 			break;
 		}
 		int signal = WSTOPSIG(status), event = status >> 16;
-		if (event == PTRACE_EVENT_EXEC)
+		/* A new process starts with a SIGSTOP, and without the breakpoints that its parent has come to. */
+		if (event == PTRACE_EVENT_EXEC || (!event && signal == SIGSTOP))
 			arm(pid, argv[1]);
-		/* A new process starts with a SIGSTOP. */
 		if (event || signal == SIGSTOP || (signal == SIGTRAP && reached(pid, pid == child ? 1 : 2)))
 			signal = 0;
 		ptrace(PTRACE_CONT, pid, 0, signal);

@@ -177,7 +177,7 @@ fn become_hook(
     for (number, stream) in streams.into_iter().enumerate() {
         process::dup2(stream, number as i32).map_err(errno)?;
     }
-    process::reset_signals().map_err(errno)?;
+    process::reset_signals(process::ALL_SIGNALS).map_err(errno)?;
     // A filter may know nothing of close_range; all that is ours closes on exec anyway.
     let _ = process::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
     let program = CString::new(hook.path.as_str()).map_err(|_| Errno::EINVAL)?;

@@ -84,6 +84,7 @@ pub fn create(plan: &Plan, io: Io, save: &mut Save) -> Result<Created> {
         plan: Some(plan),
         log: io.log,
         unprivileged,
+        ignored_signals: process::ignored_signals(),
     };
     let mut host = Host {
         job,
@@ -119,6 +120,7 @@ pub fn exec(exec: Exec, io: Io) -> Result<Created> {
         plan: None,
         log: io.log,
         unprivileged: false,
+        ignored_signals: process::ignored_signals(),
     };
     let mut host = Host {
         job,

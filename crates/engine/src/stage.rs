@@ -29,6 +29,8 @@ pub(crate) struct Job<'a> {
     pub log: &'a Log,
     /// Whether the caller lacks root's rights on the host.
     pub unprivileged: bool,
+    /// What the host ignores of signals, as a mask: all that a program would inherit of how they are handled.
+    pub ignored_signals: u64,
 }
 
 /// The state of a process on its way to its program.

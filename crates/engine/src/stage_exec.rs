@@ -24,7 +24,7 @@ impl Stage<'_> {
         self.root = None;
         let fifo = self.opened.fifo.take();
         self.opened = Opened { fifo, ..Opened::default() };
-        process::reset_signals()?;
+        process::reset_signals(self.job.ignored_signals)?;
         if self.opened.fifo.is_some() {
             // A container that waits for `start` can be stopped like any other; init is deaf to what it does not handle.
             process::exit_on_signals(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])?;

@@ -184,7 +184,7 @@ fn become_criu(program: &Path, socket: &OwnedFd, start: &Start<'_>) -> sys::Resu
     for fd in start.inherit {
         sys::process::set_cloexec(fd, false)?;
     }
-    sys::process::reset_signals()?;
+    sys::process::reset_signals(sys::process::ALL_SIGNALS)?;
     let arguments = ["criu".into(), "swrk".into(), socket.as_fd().as_raw_fd().to_string()];
     let arguments: Vec<CString> = arguments.into_iter().filter_map(|a: String| CString::new(a).ok()).collect();
     let variables = std::env::vars_os()

@@ -12,7 +12,7 @@ use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 
-use crate::Result;
+use crate::{Result, path};
 
 mod identity;
 mod keyring;
@@ -227,12 +227,28 @@ pub fn execveat(dir: impl AsFd, path: &CStr, argv: &[CString], envp: &[CString],
     call!(ret, "execveat([{}]{path:?})", dir.as_fd().as_raw_fd())
 }
 
-/// Gives every signal its default action again and unblocks all: what a program expects to be started with.
-pub fn reset_signals() -> Result<()> {
+/// Every signal, as a mask.
+pub const ALL_SIGNALS: u64 = u64::MAX;
+
+/// The signals that this process ignores, as a mask with bit 0 for signal 1; all of them where `/proc` does not tell.
+pub fn ignored_signals() -> u64 {
+    let status = path::open("/proc/self/status", libc::O_RDONLY, 0).and_then(|file| path::read_to_end(file, 1 << 16));
+    status.ok().and_then(|status| ignored_in(&String::from_utf8_lossy(&status))).unwrap_or(ALL_SIGNALS)
+}
+
+fn ignored_in(status: &str) -> Option<u64> {
+    let hex = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
+}
+
+/// Gives the signals of `which` (bit 0 is signal 1) their default action again and unblocks all: what a program expects to be
+/// started with. Of the others, exec itself takes the handlers away.
+pub fn reset_signals(which: u64) -> Result<()> {
     // The kernel's `struct sigaction` without handler, flags, restorer and mask. The raw call, because the C libraries
     // refuse the two or three real-time signals they use themselves, and those could have been ignored by our caller.
     let default = [0u64; 4];
-    for signal in (1..=64).filter(|s| *s != libc::SIGKILL && *s != libc::SIGSTOP) {
+    let settable = |signal: &i32| ![libc::SIGKILL, libc::SIGSTOP].contains(signal) && which >> (signal - 1) & 1 == 1;
+    for signal in (1..=64).filter(settable) {
         let none = std::ptr::null_mut::<u64>();
         // SAFETY: `default` is as long as the kernel's structure and installs no handler. A child about to exec needs none
         // of the handlers that it replaces.

@@ -275,7 +275,12 @@ fn signals_are_reset() {
     event::block_signals(&[libc::SIGUSR1, 35]).unwrap();
     // Rust ignores SIGPIPE at start; a program must not inherit that.
     assert_ne!(status("SigIgn"), "0".repeat(16));
-    reset_signals().unwrap();
+    assert_eq!(format!("{:016x}", ignored_signals()), status("SigIgn"));
+    reset_signals(ignored_signals()).unwrap();
+    for field in ["SigBlk", "SigIgn"] {
+        assert_eq!(status(field), "0".repeat(16), "{field}");
+    }
+    reset_signals(ALL_SIGNALS).unwrap();
     for field in ["SigBlk", "SigIgn", "SigCgt"] {
         assert_eq!(status(field), "0".repeat(16), "{field}");
     }
