@@ -5,6 +5,7 @@
 #[path = "../place/mod.rs"]
 mod place;
 
+mod filtered;
 mod host;
 mod joined;
 mod mounts;
