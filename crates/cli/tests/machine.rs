@@ -619,3 +619,44 @@ fn holders(terminal: &Terminal, farm: &Farm, name: &str) -> Vec<String> {
     }
     found
 }
+
+/// Two supervisors must not take one machine for theirs, nor a command for stopped what runs under another root.
+#[test]
+fn a_machine_that_runs_under_another_root_is_left_alone() {
+    let Some(farm) = Farm::new("roots") else { return };
+    let name = farm.name("a");
+    farm.ok(&["machine", "launch", "box", &name]);
+    let other = farm.dir.join("other");
+    let under_other = |words: &[&str]| {
+        let mut command = Command::new(farm::program());
+        command.arg("--root").arg(&other).args(words).env("OFFSHOOT_STORE", farm.dir.join("store"));
+        text(&command.stdin(Stdio::null()).output().unwrap())
+    };
+    for verb in ["start", "stop", "rm", "show"] {
+        let said = under_other(&["machine", verb, &name]);
+        assert!(
+            said.contains("runs under another root") && said.contains(farm.dir.to_str().unwrap()),
+            "{verb}: {said}"
+        );
+    }
+    assert!(under_other(&["machine", "rollback", &name, "s"]).contains("runs under another root"));
+    assert!(under_other(&["machine", "rm", "--force", &name]).contains("runs under another root"));
+    assert_eq!(farm.ok(&["machine", "exec", &name, "hostname"]).trim(), name);
+
+    // Of another store, it is another machine, but its cgroup has the same name.
+    let (store, third) = (farm.dir.join("store-b"), farm.dir.join("third"));
+    let of_other = |words: &[&str]| {
+        let mut command = Command::new(farm::program());
+        command.arg("--root").arg(&third).args(words).env("OFFSHOOT_STORE", &store);
+        text(&command.stdin(Stdio::null()).output().unwrap())
+    };
+    of_other(&["image", "import", "--quiet", "--name", "box", farm.dir.join("image").to_str().unwrap()]);
+    let said = of_other(&["machine", "launch", "box", &name]);
+    assert!(said.contains("cgroup is not empty") && said.contains("choose another name"), "{said}");
+    assert!(of_other(&["machine", "rm", &name]).contains("1 machine removed"));
+    assert_eq!(farm.ok(&["machine", "exec", &name, "hostname"]).trim(), name);
+
+    farm.ok(&["machine", "stop", "--force", &name]);
+    assert!(under_other(&["machine", "rm", &name]).contains("1 machine removed"));
+    farm.assert_nothing_left();
+}

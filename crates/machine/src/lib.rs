@@ -5,6 +5,7 @@
 pub mod check;
 mod config;
 pub mod definition;
+mod elsewhere;
 mod error;
 mod figures;
 mod filter;

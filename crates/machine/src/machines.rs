@@ -88,11 +88,11 @@ impl Machines {
         }
     }
 
-    /// The container of a machine; none where it does not run and nothing is left of it.
+    /// The container of a machine; none where it does not run and nothing is left of it. One that runs under another root fails.
     pub(crate) fn container(&self, name: &str) -> Result<Option<Container>> {
         match self.runtime.load(name) {
             Ok(container) => Ok(Some(container)),
-            Err(error) if error.kind() == offshoot_runtime::Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == offshoot_runtime::Kind::NotFound => self.check_elsewhere(name).map(|()| None),
             Err(error) => Err(error.into()),
         }
     }

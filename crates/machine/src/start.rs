@@ -17,6 +17,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+/// What has a cgroup's name, where it is no container of ours.
+const TAKEN: &str =
+    "cgroups are the whole host's: a machine of that name runs from another store, so choose another name";
+
 /// Where the host's own resolver listens; of no use inside a machine.
 const LOOPBACK: &str = "127.";
 
@@ -90,7 +94,13 @@ impl Machines {
             ready: machine.notify.then_some(Duration::ZERO),
             ..Launch::default()
         };
-        let New { container, pidfd, master } = self.runtime.create(&launch)?;
+        let created = self.runtime.create(&launch).map_err(|error| {
+            // Runc's words, which callers of the runtime match.
+            let taken = error.to_string().contains("cgroup is not empty");
+            let error = Error::from(error);
+            if taken { error.hint(TAKEN) } else { error }
+        });
+        let New { container, pidfd, master } = created?;
         let pid = container.state.init_process_pid;
         // Of another init than systemd nothing would come.
         let tells = machine.notify && container.state.init == Some(Init::Systemd);

@@ -95,6 +95,7 @@ pub fn supervise(machines: Machines, stay: bool, ready: &dyn Fn()) -> Result<()>
         tended: Instant::now(),
         stay,
     };
+    supervisor.machines.remember_root()?;
     supervisor.adopt(consoles)?;
     supervisor.be_kept()?;
     ready();
