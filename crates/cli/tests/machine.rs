@@ -299,6 +299,17 @@ fn the_console_is_the_machine_s() {
     farm.ok(&["machine", "launch", "box", &name]);
     farm.types(&name, "echo $((6*7))-there\n", "42-there");
     assert_eq!(farm.show(&name)["state"], "running");
+    // Whoever is on it can interrupt what runs there: it controls the session, and not that of the init.
+    let pid = farm.show(&name)["pid"].as_i64().unwrap();
+    let session = || -> Vec<String> {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let terminal = |stat: String| {
+            stat.rsplit(") ").next().unwrap_or_default().split(' ').nth(4).unwrap_or_default().to_owned()
+        };
+        children.split_whitespace().chain([pid.to_string().as_str()]).map(|pid| terminal(stat(pid))).collect()
+    };
+    farm.until("the shell has no terminal", || matches!(&session()[..], [shell, init] if shell != "0" && init == "0"));
     let logs = farm.ok(&["machine", "logs", "--lines", "1", &name]);
     assert!(farm.ok(&["machine", "logs", &name]).ends_with(&logs) && logs.lines().count() == 1, "{logs}");
     let mut follower = farm

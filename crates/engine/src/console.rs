@@ -15,8 +15,8 @@ const PTMX_INO: u64 = 2;
 /// The file itself: no link, and nothing mounted over it.
 const PTMX_RULES: u64 = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV;
 
-/// Makes a pseudo-terminal below `root`, sends its master over `socket`, and makes its other end the controlling
-/// terminal and the standard streams. `size` is rows and columns; the owner is `uid`. With `console` it is also bound
+/// Makes a pseudo-terminal below `root`, sends its master over `socket`, and makes its other end, which is returned, the standard
+/// streams. `size` is rows and columns; the owner is `uid`. With `console` it is also bound
 /// over `/dev/console`.
 ///
 /// # Errors
@@ -27,7 +27,7 @@ pub(crate) fn attach(
     size: Option<(u16, u16)>,
     uid: u32,
     console: bool,
-) -> Result<()> {
+) -> Result<OwnedFd> {
     let what = || "make the terminal".to_owned();
     let master = new_master(root).context(what)?;
     tty::unlock(&master).context(what)?;
@@ -55,7 +55,7 @@ pub(crate) fn attach(
     for stream in 0..3 {
         process::dup3(&peer, stream, 0)?;
     }
-    tty::set_controlling(&peer).context(what)
+    Ok(peer)
 }
 
 /// The master of a new pair. Only `/dev/pts` is looked up in the container, which may be changing it; in a devpts, once that is

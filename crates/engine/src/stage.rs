@@ -159,7 +159,7 @@ impl Stage<'_> {
             Step::RootPropagation(flags) => self.root_propagation(*flags),
             Step::ReopenNull => self.reopen_null(),
             Step::MakeCwd => self.make_cwd(),
-            Step::Console { mount } => self.console(*mount),
+            Step::Console { mount, control } => self.console(*mount, *control),
             Step::Readonly(path) => self.readonly(path),
             Step::RootReadonly => self.root_readonly(),
             Step::Umask(mask) => self.umask(*mask),

@@ -246,11 +246,15 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub fn console(&mut self, mount: bool) -> Result<()> {
+    pub fn console(&mut self, mount: bool, control: bool) -> Result<()> {
         let socket = self.opened.console.take().ok_or_else(|| Error::new("no console socket was given"))?;
         let root = path::open("/", O_DIR, 0)?;
         let size = self.job.process.console_size.as_ref().map(|size| (size.height, size.width));
-        crate::console::attach(root.as_fd(), socket.as_fd(), size, self.job.process.uid, mount)
+        let peer = crate::console::attach(root.as_fd(), socket.as_fd(), size, self.job.process.uid, mount)?;
+        match control {
+            true => offshoot_sys::tty::set_controlling(&peer).context(|| "make the terminal".into()),
+            false => Ok(()),
+        }
     }
 
     pub fn readonly(&mut self, destination: &Path) -> Result<()> {

@@ -102,7 +102,7 @@ pub fn init(entry: &Entry, spec: &Spec, linux: &Linux, plan: &Plan, request: &cr
     }
     steps.push(Step::MakeCwd);
     if plan.process.terminal {
-        steps.push(Step::Console { mount: ns.has(Kind::Mount) || plan.mounts_on_host() });
+        steps.push(Step::Console { mount: ns.has(Kind::Mount) || plan.mounts_on_host(), control: !request.is_init });
     }
     finish_root(&mut steps, spec, linux, plan);
     attributes(&mut steps, &plan.process);
@@ -237,7 +237,7 @@ pub fn exec(ns: &Namespaces, id: &str, process: &Process, keyring: bool) -> (Vec
         steps.push(Step::Keyring { name: format!("_ses.{id}"), label: process.selinux_label.clone() });
     }
     if process.terminal {
-        steps.push(Step::Console { mount: false });
+        steps.push(Step::Console { mount: false, control: true });
     }
     steps.extend(process.umask.map(Step::Umask));
     attributes(&mut steps, process);

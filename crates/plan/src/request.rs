@@ -45,6 +45,9 @@ pub struct Request {
     /// Whether a new user namespace belongs to the root that it maps, whom the kernel then charges for its inotify
     /// watches, keys and other objects with a limit a user, in place of the caller.
     pub owned_by_mapped_root: bool,
+    /// Whether the process is an init, which has no controlling terminal: that is for whoever logs in on the console, and the kernel
+    /// lets nobody take it from another session who is root of a user namespace only (man 2 TIOCSCTTY).
+    pub is_init: bool,
     /// Whether bind mounts without a mapping of their own get the container's, where their file systems can.
     pub map_volumes: bool,
 }

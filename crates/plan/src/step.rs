@@ -154,6 +154,8 @@ pub enum Step {
     Console {
         /// Bind it over `/dev/console`.
         mount: bool,
+        /// Make it the controlling one of the process's session.
+        control: bool,
     },
     /// Make a mount read-only now that it is filled.
     Readonly(PathBuf),

@@ -38,6 +38,7 @@ impl System {
             owned_by_mapped_root: true,
             map_volumes: maps,
             lock_mounts: maps,
+            is_init: self.init.is_some(),
             root_mount,
             root_over_host,
             ..request

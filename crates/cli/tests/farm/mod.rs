@@ -58,7 +58,7 @@ impl Farm {
         }
         fs::write(
             root.join("etc/inittab"),
-            "::sysinit:/bin/echo booted\n::respawn:/bin/sh\n::shutdown:/bin/echo bye\n",
+            "::sysinit:/bin/echo booted\nconsole::respawn:/bin/sh\n::shutdown:/bin/echo bye\n",
         )
         .unwrap();
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
