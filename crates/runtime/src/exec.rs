@@ -7,6 +7,7 @@ use crate::descriptors::Descriptors;
 use crate::foreground::{Foreground, Subject};
 use crate::launch::{Further, Streams};
 use crate::status::Verb;
+use crate::terminal::HostTerminal;
 use crate::{Container, Error, Kind, Result, Runtime};
 use offshoot_cgroup::Cgroup;
 use offshoot_engine::{Created, Io};
@@ -50,6 +51,10 @@ impl Runtime {
         let mut process = wanted.wanted.process(&spec)?;
         if container.state.is_system {
             offshoot_system::rewrite_further(&mut process, &crate::system::facts(container.state.init, None));
+        }
+        if process.terminal && !wanted.detached && process.console_size.is_none() {
+            // From the beginning: what asks at once would be told none.
+            process.console_size = HostTerminal::find().ok().and_then(|terminal| terminal.size());
         }
         let descriptors = Descriptors::preserved(wanted.connections.preserve_fds)?;
         let request = ExecRequest {

@@ -3,6 +3,7 @@
 
 use crate::{Error, Result};
 use nix::sys::termios::Termios;
+use offshoot_spec::ConsoleSize;
 use offshoot_sys::event::{POLLERR, POLLHUP, POLLIN, POLLOUT};
 use offshoot_sys::{Errno, path, tty};
 use std::fs::File;
@@ -45,6 +46,12 @@ impl HostTerminal {
             tty::make_raw(&self.tty, true).map_err(|error| Error::io("set the terminal to raw mode", &error.into()))?;
         self.before.get_or_insert(before);
         Ok(())
+    }
+
+    /// How large it is, if it says so.
+    pub fn size(&self) -> Option<ConsoleSize> {
+        let size = tty::size(&self.tty).ok()?;
+        Some(ConsoleSize { height: size.rows, width: size.columns })
     }
 
     /// Gives `master` the size of the caller's terminal. Either may be gone already, which its other users will see.
