@@ -166,3 +166,34 @@ fn a_machine_reboots_in_place_whichever_supervisor_it_was_started_under() {
     farm.until("the keeper stays", || farm.supervisors(true).is_empty());
     farm.assert_nothing_left();
 }
+
+/// Whenever it is killed, there are all of its machines or none, with their clones.
+#[test]
+fn a_launch_that_is_killed_has_made_all_of_its_machines_or_none() {
+    let Some(farm) = Farm::new("killed") else { return };
+    let many = 64;
+    let (template, first) = (farm.name("{}"), farm.name("1"));
+    let launch = ["machine", "launch", "box", "--no-start", "--count", &many.to_string(), "--name", &template];
+    let store = farm.dir.join("store");
+    let signs = ["machines.making", &format!("machines/.{first}"), &format!("machines/{first}")];
+    for (round, sign) in signs.into_iter().enumerate() {
+        let mut command = farm.command(&launch);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while !store.join(sign).exists() {
+            assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "there was no {sign}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let listed = farm.ok(&["machine", "list", "--quiet"]).lines().count();
+        let clones = fs::read_dir(store.join("clones")).unwrap().count();
+        assert!(listed == 0 || listed == many, "{sign}: {listed} of {many}");
+        assert!(round < 2 || listed == many, "{sign}: those that were there are gone");
+        assert_eq!(clones, listed, "{sign}");
+        if listed == 0 {
+            farm.ok(&launch);
+        }
+        farm.ok(&["machine", "rm", "--all"]);
+        farm.assert_nothing_left();
+    }
+}

@@ -12,6 +12,7 @@ use offshoot_sys::path;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 
 /// Microseconds of a period in which a machine gets its share of processors. The kernel's default.
 const PERIOD: u64 = 100_000;
@@ -252,34 +253,55 @@ impl Home {
         home::write_text(&dir.join(BUNDLE), &config, true)
     }
 
-    /// Adds machines; on disk when this returns. The caller has the lock of all.
+    /// Writes machines down, on disk when this returns, under names that no machine has: none is there before all are, whenever
+    /// this process is killed. The caller has the lock of all.
     ///
     /// # Errors
-    /// A file cannot be written; then none of them is there.
-    pub fn add(&self, machines: &[Machine]) -> Result<()> {
-        let mut added = Vec::new();
-        let all = machines.iter().try_for_each(|machine| {
-            // Under a name that no machine has, so that one is whole as soon as it is seen.
-            let (new, dir) = (self.machine(&format!(".{}", machine.name)), self.machine(&machine.name));
-            let failed = |error: &io::Error| Error::io(format_args!("make {}", dir.display()), error);
+    /// A file cannot be written; what is there by then is for [`Home::take_back`].
+    pub(crate) fn prepare(&self, machines: &[Machine]) -> Result<()> {
+        for machine in machines {
+            let new = self.prepared(&machine.name);
+            let failed = |error: &io::Error| Error::io(format_args!("make {}", new.display()), error);
             let _ = fs::remove_dir_all(&new);
             fs::create_dir(&new).map_err(|error| failed(&error))?;
             home::write(&new.join(DEFINITION), machine, false)?;
             home::write_text(&new.join(BUNDLE), &self.config(machine)?, false)?;
-            fs::rename(&new, &dir).map_err(|error| failed(&error))?;
-            added.push(dir);
-            Ok(())
-        });
-        let written = all.and_then(|()| {
-            let dir = self.machines();
-            let opened = File::open(&dir).map_err(|error| Error::io(format_args!("open {}", dir.display()), &error))?;
-            // Once for all of them.
-            Ok(offshoot_sys::fsattr::syncfs(&opened)?)
-        });
-        if written.is_err() {
-            added.iter().for_each(|dir| drop(fs::remove_dir_all(dir)));
         }
-        written
+        let dir = self.machines();
+        let opened = File::open(&dir).map_err(|error| Error::io(format_args!("open {}", dir.display()), &error))?;
+        // Once for all of them.
+        Ok(offshoot_sys::fsattr::syncfs(&opened)?)
+    }
+
+    /// Gives machines that are prepared their names, on disk when this returns. Those that have them by now keep them.
+    ///
+    /// # Errors
+    /// A name cannot be given.
+    pub(crate) fn show(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            let dir = self.machine(name);
+            match fs::rename(self.prepared(name), &dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(format_args!("make {}", dir.display()), &error));
+                }
+                _ => {}
+            }
+        }
+        home::sync(&self.machines())
+    }
+
+    /// Removes what [`Home::prepare`] and [`Home::show`] have made.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub(crate) fn take_back(&self, names: &[String]) -> Result<()> {
+        let remove =
+            |name: &String| home::remove_dir(&self.machine(name)).and_then(|()| home::remove_dir(&self.prepared(name)));
+        names.iter().try_for_each(remove)
+    }
+
+    fn prepared(&self, name: &str) -> PathBuf {
+        self.machine(&format!(".{name}"))
     }
 
     /// Waits until no other command starts, stops, changes or removes the machine.
@@ -306,7 +328,7 @@ impl Home {
     /// # Errors
     /// A file cannot be removed.
     pub fn forget(&self, name: &str, _held: &Held) -> Result<()> {
-        let (dir, old) = (self.machine(name), self.machine(&format!(".{name}")));
+        let (dir, old) = (self.machine(name), self.prepared(name));
         let failed = |error: &io::Error| Error::io(format_args!("remove {}", dir.display()), error);
         let _ = fs::remove_dir_all(&old);
         match fs::rename(&dir, &old) {
@@ -380,7 +402,11 @@ mod tests {
         let limits = Limits { cpus: Some(1500), memory: Some(1 << 30), ..Limits::default() };
         let network = Attachment::Network { network: "web".into(), address: [10, 83, 0, 2].into(), dhcp: false };
         let mut one = Machine { limits, networks: vec![network], ..machine("one") };
-        home.add(&[one.clone(), machine("two")]).unwrap();
+        home.prepare(&[one.clone(), machine("two")]).unwrap();
+        assert!(home.machine_names().unwrap().is_empty());
+        let names = ["one", "two"].map(str::to_owned);
+        home.show(&names).unwrap();
+        home.show(&names).unwrap();
         assert_eq!(home.machine_names().unwrap(), ["one", "two"]);
         assert_eq!(home.load("one").unwrap(), one);
         one.order = 5;

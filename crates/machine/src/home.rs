@@ -2,8 +2,8 @@
 //! networks, and every file replaced as a whole.
 
 use crate::error::{Error, Kind, Result};
-use offshoot_sys::libc::{LOCK_EX, LOCK_SH};
-use offshoot_sys::{fsattr, path};
+use offshoot_sys::libc::{LOCK_EX, LOCK_NB, LOCK_SH};
+use offshoot_sys::{Errno, fsattr, path};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -54,6 +54,14 @@ impl Home {
         lock(&self.machines(), LOCK_EX)
     }
 
+    /// The same, unless another has it.
+    ///
+    /// # Errors
+    /// The directory cannot be made or locked.
+    pub(crate) fn try_lock_machines(&self) -> Result<Option<Held>> {
+        try_lock(&self.machines(), LOCK_EX | LOCK_NB)
+    }
+
     /// Waits for the right to change networks and their leases.
     ///
     /// # Errors
@@ -72,14 +80,23 @@ impl Home {
 }
 
 fn lock(dir: &Path, operation: i32) -> Result<Held> {
+    // A call that waits does not return without it.
+    try_lock(dir, operation)?.ok_or_else(|| Error::failed(format_args!("lock {}", dir.display()), "another has it"))
+}
+
+/// `None` where another has it and `operation` does not wait.
+fn try_lock(dir: &Path, operation: i32) -> Result<Option<Held>> {
     let open = || {
         // 0700: the environment of a machine may hold secrets.
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         File::open(dir)
     };
     let file = open().map_err(|error| Error::io(format_args!("open {}", dir.display()), &error))?;
-    path::flock(&file, operation).map_err(|error| Error::failed(format_args!("lock {}", dir.display()), error))?;
-    Ok(Held(file))
+    match path::flock(&file, operation) {
+        Err(error) if error.errno() == Errno::EWOULDBLOCK => Ok(None),
+        Err(error) => Err(Error::failed(format_args!("lock {}", dir.display()), error)),
+        Ok(()) => Ok(Some(Held(file))),
+    }
 }
 
 /// The record in `file`; `None` where there is none.

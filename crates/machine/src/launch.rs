@@ -22,6 +22,10 @@ const MOMENT: &str = "being-cloned";
 struct Making {
     version: u32,
     names: Vec<String>,
+    /// Whether all of them are on disk, and only their names are to be given: whoever finds it so goes on with that. Before, what
+    /// there is of them is taken back.
+    #[serde(default)]
+    whole: bool,
 }
 
 /// Machines to be made.
@@ -88,20 +92,24 @@ impl Machines {
             fitting
         });
         let making = self.making();
-        home::write(&making, &Making { version: VERSION, names: wanted.names.clone() }, false)?;
+        let note =
+            |whole| home::write(&making, &Making { version: VERSION, names: wanted.names.clone(), whole }, false);
+        note(false)?;
         let given = self.networks(wanted);
         let made = given.and_then(|networks| {
             let clones: std::result::Result<Vec<_>, _> =
                 store.clone_many(&image, &wanted.names, &options).into_iter().collect();
             clones?;
             let like = Machine { notify, seccomp, ..wanted.like.clone() };
-            self.write_down(&wanted.names, &like, &networks)
+            self.write_down(&wanted.names, &like, &networks)?;
+            note(true)?;
+            self.home.show(&wanted.names)
         });
         let undone = match made {
             Ok(()) => Ok(()),
-            Err(_) => store
-                .delete_clones(&wanted.names)
-                .map_err(Error::from)
+            Err(_) => note(false)
+                .and_then(|()| self.home.take_back(&wanted.names))
+                .and_then(|()| Ok(store.delete_clones(&wanted.names)?))
                 .and_then(|()| self.home.give_back_addresses(&self.network_run(), &wanted.names)),
         };
         // What could not be undone is tried again by the next that has the lock. What led here is what to tell.
@@ -125,19 +133,34 @@ impl Machines {
         Ok(())
     }
 
-    /// Takes back what a process that was killed has begun to make or to remove.
+    /// Takes back what a process that was killed has begun to make or to remove, or ends what it had all but done.
     ///
     /// # Errors
     /// Something of it cannot be removed.
     pub fn recover(&self, _held: &Held) -> Result<()> {
+        let making: Option<Making> = home::read(&self.making())?;
+        if let Some(Making { names, whole: true, .. }) = &making {
+            self.home.show(names)?;
+            home::remove(&self.making())?;
+        }
         for name in home::names(&self.home.machines())?.iter().filter(|name| name.starts_with('.')) {
             home::remove_dir(&self.home.machines().join(name))?;
         }
-        let Some(Making { names, .. }) = home::read(&self.making())? else { return Ok(()) };
+        let Some(Making { names, whole: false, .. }) = making else { return Ok(()) };
+        // An earlier version gave each its name at once.
         let names: Vec<_> = names.into_iter().filter(|name| !self.home.machine(name).exists()).collect();
         self.store()?.delete_clones(&names)?;
         self.home.give_back_addresses(&self.network_run(), &names)?;
         home::remove(&self.making())
+    }
+
+    /// [`Machines::recover`], where a process was killed that had begun to make machines and nobody has it by now.
+    pub(crate) fn recover_left(&self) -> Result<()> {
+        if !self.making().exists() {
+            return Ok(());
+        }
+        // Another makes them, or sees to it.
+        self.home.try_lock_machines()?.map_or(Ok(()), |held| self.recover(&held))
     }
 
     /// The names of machines that are being made: what has them is nobody else's.
@@ -239,6 +262,6 @@ impl Machines {
             networks: networks.clone(),
             ..like.clone()
         };
-        self.home.add(&names.iter().zip(networks).map(one).collect::<Vec<_>>())
+        self.home.prepare(&names.iter().zip(networks).map(one).collect::<Vec<_>>())
     }
 }

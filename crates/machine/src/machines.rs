@@ -76,15 +76,20 @@ impl Machines {
     /// # Errors
     /// A word names none, or there is no word.
     pub fn select(&self, words: &[String], all: bool) -> Result<Vec<String>> {
-        if let Err(error) = self.thaw_left() {
-            self.runtime.log.warn(error);
-        }
+        self.mend();
         let known = self.home.machine_names()?;
         match (words.is_empty(), all) {
             (true, true) => Ok(known),
             (false, false) => name::select(words, &known),
             (true, false) => Err(Error::request("no machine is named").hint("--all means every one")),
             (false, true) => Err(Error::request("machines are named and --all is given")),
+        }
+    }
+
+    /// Sees to what commands that were killed have left half done, where others would meet it.
+    fn mend(&self) {
+        for error in [self.thaw_left(), self.recover_left()].into_iter().filter_map(Result::err) {
+            self.runtime.log.warn(error);
         }
     }
 
@@ -150,6 +155,7 @@ impl Machines {
     /// # Errors
     /// The names of the machines cannot be read.
     pub fn autostarting(&self) -> Result<Vec<String>> {
+        self.mend();
         let starts = |name: &String| match self.home.load(name) {
             Ok(machine) => machine.autostart && !self.is_running(name).unwrap_or(false),
             Err(_) => true,
