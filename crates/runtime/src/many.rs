@@ -21,13 +21,20 @@ pub struct Common {
 }
 
 impl Runtime {
+    /// Gives back what processes that started many have taken ahead and not needed. When they have ended.
+    pub fn tidy(&self) {
+        if let Some(common) = &self.common {
+            common.pool.tidy();
+        }
+    }
+
     /// Prepares for many system containers that start now. In a process with one thread.
     pub fn for_many(self) -> Runtime {
         let common = || {
             let host = self.host_for(&offshoot_spec::Spec::default()).ok()?;
             // Where it cannot be made, each container makes its own or says why not.
             let hollow = Hollow::new().ok();
-            Some(Common { hollow, host, pool: Pool::of_host(), facts: system::facts(None, None) })
+            Some(Common { hollow, host, pool: Pool::of_host().for_many(), facts: system::facts(None, None) })
         };
         Runtime { common: common().map(Arc::new), rootless: Some(self.is_rootless()), ..self }
     }

@@ -81,9 +81,11 @@ fn start_all(machines: &Machines, names: &[String], hand: &Hand, caller: &OwnedF
     let unready = machines.prepare(names);
     let names: Vec<_> = names.iter().filter(|name| !unready.contains_key(*name)).cloned().collect();
     unready.into_iter().for_each(|(name, error)| answer(&name, Some(error)));
-    pool::each(&names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
+    let done = pool::each(&names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
         machines.start_one(name, hand)
-    })
+    });
+    machines.runtime.tidy();
+    done
 }
 
 /// Clears away what is left of a machine, unless somebody else has, and starts it again after a reboot.
