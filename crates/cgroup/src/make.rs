@@ -134,8 +134,9 @@ fn open(parent: &Dir, name: &OsStr, hierarchy: &Hierarchy, plan: &CgroupPlan) ->
     let dir = parent.child(name.as_ref())?;
     if hierarchy.is_unified() {
         check_type(&dir, plan)?;
-    } else if has_cpuset(hierarchy) {
-        copy_cpuset(parent, &dir)?;
+    } else if has_cpuset(hierarchy) && copy_cpuset(parent, &dir)? && parent.path() != hierarchy.mount_point {
+        // The first only: an earlier version, or another program, has made the parent.
+        hand_down(parent);
     }
     Ok(dir)
 }
@@ -194,8 +195,9 @@ fn check_type(dir: &Dir, plan: &CgroupPlan) -> Result<()> {
     }
 }
 
-/// A v1 cpuset starts without CPUs and memory nodes, and nobody can enter it then.
-fn copy_cpuset(parent: &Dir, dir: &Dir) -> Result<()> {
+/// A v1 cpuset starts without CPUs and memory nodes, and nobody can enter it then. Whether any had to be written.
+fn copy_cpuset(parent: &Dir, dir: &Dir) -> Result<bool> {
+    let mut wrote = false;
     for name in ["cpus", "mems"] {
         // Mounted with `noprefix`, the files have bare names.
         let prefixed = format!("cpuset.{name}");
@@ -205,7 +207,8 @@ fn copy_cpuset(parent: &Dir, dir: &Dir) -> Result<()> {
         };
         if value.trim().is_empty() {
             dir.write(file, parent.read(file)?.trim_end())?;
+            wrote = true;
         }
     }
-    Ok(())
+    Ok(wrote)
 }

@@ -357,6 +357,12 @@ fn the_kernel_fills_cpusets_below_a_parent_of_ours() {
         assert_eq!((two, file(&cgroup, "cpuset", name)), (read(name), read(name).trim().to_owned()));
     }
     std::fs::remove_dir(parent.join("two")).unwrap();
+    // One that another has made fills them from the second on.
+    std::fs::write(parent.join("cgroup.clone_children"), "0").unwrap();
+    let mut other = own.prepare("/other");
+    assert_eq!(file(&other, "cpuset", "cpuset.cpus"), read("cpuset.cpus").trim());
+    assert_eq!(read("cgroup.clone_children").trim(), "1");
+    other.remove().unwrap();
     cgroup.remove().unwrap();
 }
 
