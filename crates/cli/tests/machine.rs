@@ -671,3 +671,34 @@ fn a_machine_that_runs_under_another_root_is_left_alone() {
     assert!(under_other(&["machine", "rm", &name]).contains("1 machine removed"));
     farm.assert_nothing_left();
 }
+
+/// Who starts many makes their mounts where there are none of the host's: what a guest sees and can undo is the same.
+#[test]
+fn machines_that_start_together_have_the_mounts_of_one_that_starts_alone() {
+    let Some(farm) = Farm::new("together") else { return };
+    let names = ["a", "b", "c"].map(|name| farm.name(name));
+    farm.ok(&["machine", "launch", "box", &names[0]]);
+    farm.ok(&["machine", "launch", "box", &names[1], &names[2]]);
+    let guest = |name: &str, script: &str| farm.ok(&["machine", "exec", name, "sh", "-c", script]);
+    // Without numbers, which are each machine's own: of mounts, devices and users.
+    let mounts = |name: &str| {
+        let text = guest(name, "cat /proc/self/mountinfo").replace(name, "NAME");
+        text.lines().map(|line| line.replace(|letter: char| letter.is_ascii_digit(), "")).collect::<Vec<_>>()
+    };
+    // What is locked stays.
+    let undone = |name: &str| {
+        let script = "busybox umount / 2>/dev/null && echo left; \
+                      for at in $(busybox cut -d' ' -f5 /proc/self/mountinfo); do \
+                      busybox umount -l $at 2>/dev/null && echo $at; done; \
+                      busybox ls -a /..; busybox ls /dev; busybox readlink /dev/core; true";
+        guest(name, script)
+    };
+    let (alone, first) = (mounts(&names[0]), undone(&names[0]));
+    assert!(alone.len() > 10, "{alone:?}");
+    for name in &names[1..] {
+        assert_eq!(mounts(name), alone);
+        assert_eq!(undone(name), first);
+    }
+    farm.ok(&["machine", "rm", "--all", "--force"]);
+    farm.assert_nothing_left();
+}

@@ -21,6 +21,8 @@ pub(crate) struct Opened {
     pub cgroups: Vec<OwnedFd>,
     /// What shows nothing at /proc and /sys, if the caller brings it: see [`crate::Hollow`].
     pub hollow: Vec<OwnedFd>,
+    /// A mount namespace with nothing in it, if the plan wants it.
+    pub void: Option<OwnedFd>,
     /// `tasks` files of v1 cgroups.
     pub tasks: Vec<OwnedFd>,
     /// The root filesystem as a detached mount, if the caller brings one.
@@ -48,7 +50,7 @@ pub(crate) fn keep_own(preserved: u32, opened: &Opened, host: &ChildEnd) -> Resu
     keep.extend(opened.namespaces.iter().map(|(_, fd)| fd.as_raw_fd()));
     let lists: [&[OwnedFd]; 4] = [&opened.sources, &opened.cgroups, &opened.hollow, &opened.tasks];
     keep.extend(lists.into_iter().flatten().map(AsRawFd::as_raw_fd));
-    let singles = [&opened.init, &opened.root, &opened.fifo, &opened.console];
+    let singles = [&opened.init, &opened.void, &opened.root, &opened.fifo, &opened.console];
     keep.extend(singles.into_iter().chain(&opened.streams).flatten().map(AsRawFd::as_raw_fd));
     close_all_but(preserved, &keep)
 }

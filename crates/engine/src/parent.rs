@@ -183,6 +183,9 @@ impl Host<'_> {
                     if plan.locks_mounts {
                         opened.hollow = io.hollow.map(Hollow::copies).unwrap_or_default();
                     }
+                    if plan.enters_void {
+                        opened.void = io.hollow.map(Hollow::void).transpose()?.flatten();
+                    }
                 }
                 HostStep::MountRoot => {
                     let root = open::mount_root(plan, opened.root.take(), |id| save(Progress::Root(id)))?;
@@ -280,6 +283,9 @@ impl Host<'_> {
     }
 
     fn forked(&mut self, pid: i32) -> Result<()> {
+        if self.launcher.is_some() || self.job.launcher.is_none() {
+            return Err(Error::new("the container's process named another one"));
+        }
         let made = Child { pid, pidfd: pidfd::open(pid).context(|| "open the container's process".into())? };
         self.launcher = self.init.replace(made);
         Ok(())

@@ -1,10 +1,10 @@
 //! The container's first processes: they go on from the clone with the plan they inherited, one function a step.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind as Of, Result};
 use crate::inherit::Opened;
 use crate::log::Log;
 use crate::protocol::{ChildEnd, Report};
-use offshoot_plan::{Plan, Process, Step};
+use offshoot_plan::{Kind, Plan, Process, Step};
 use offshoot_sys::{event, fork, libc, path, process};
 use std::ffi::CString;
 use std::fmt::Display;
@@ -46,6 +46,8 @@ pub(crate) struct Stage<'a> {
     pub procfs: Option<OwnedFd>,
     /// The container's directory in which the last device was made, by its path.
     pub device_dir: Option<(PathBuf, OwnedFd)>,
+    /// Whether the host has `/proc/kcore`, of a process that does not see it any more.
+    pub kcore: Option<bool>,
     /// Whether the process is in a user namespace that it does not share with the host.
     pub in_userns: bool,
     /// Whether the working directory could be entered with root's rights.
@@ -70,6 +72,7 @@ pub(crate) fn main(job: Job, opened: Opened, host: ChildEnd) -> i32 {
         root: None,
         procfs: None,
         device_dir: None,
+        kcore: None,
         in_userns: false,
         entered_cwd: false,
         program: None,
@@ -89,7 +92,7 @@ impl Stage<'_> {
         match result {
             Ok(()) => 0,
             // It failed and says so itself, on the same standard error.
-            Err(error) if error.kind() == Kind::Gone => FAILED,
+            Err(error) if error.kind() == Of::Gone => FAILED,
             Err(error) => {
                 // After `start` nobody listens but who reads the container's own standard error.
                 if self.host.tell(&Report::Failed(error.to_string())).is_err() {
@@ -102,8 +105,16 @@ impl Stage<'_> {
 
     /// Clones the process proper as a child of the host's, and is done.
     fn launch(&mut self) -> Result<()> {
-        let (wait, go) = event::pipe()?;
         let flags = self.job.clone_flags | libc::CLONE_PARENT as u64;
+        // One that enters a time namespace has memory of its own. man 7 time_namespaces
+        if self.job.plan.is_some_and(|plan| !plan.namespaces.has(Kind::Time)) {
+            let child = |pid| {
+                let result = self.host.tell(&Report::Forked(pid)).and_then(|()| self.run_process());
+                self.end(result)
+            };
+            return Err(fork::hand_over(flags, child).into());
+        }
+        let (wait, go) = event::pipe()?;
         let child = fork::fork(flags, None, || {
             // The host must hear of this process before it hears from it.
             let mut byte = [0];
@@ -146,6 +157,7 @@ impl Stage<'_> {
             Step::BindRoot => self.bind_root(),
             Step::HoldRoot => self.hold_root(),
             Step::Mount(mount) => self.mount(mount),
+            Step::EnterVoid => self.enter_void(),
             Step::Placeholders => self.placeholders(),
             Step::TakeRoot => self.take_root(),
             Step::StandInRoot => self.stand_in_root(),

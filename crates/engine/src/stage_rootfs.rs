@@ -60,6 +60,15 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Goes where there are no mounts, with a mount namespace of its own.
+    pub fn enter_void(&mut self) -> Result<()> {
+        let what = || "enter an empty mount namespace".to_owned();
+        let void = self.opened.void.take().ok_or_else(|| Error::new("there is none")).context(what)?;
+        self.kcore = Some(has_kcore());
+        process::setns(&void, libc::CLONE_NEWNS).context(what)?;
+        self.unshare(Kind::Mount.flag())
+    }
+
     pub fn take_root(&mut self) -> Result<()> {
         self.root = Some(path::open("/", O_DIR, 0).context(|| "open the root".into())?);
         Ok(())
@@ -87,7 +96,7 @@ impl Stage<'_> {
         let joined = self.plan()?.namespaces.joins(Kind::Network).then(|| hollow::make("sysfs"));
         let joined = joined.transpose().context(what)?;
         let given = std::mem::take(&mut self.opened.hollow);
-        let mut mounts = if given.is_empty() { Hollow::new()?.into_mounts() } else { given };
+        let mut mounts = if given.is_empty() { Hollow::mounts()? } else { given };
         if let (Some(joined), Some(sys)) = (joined, mounts.get_mut(1)) {
             *sys = joined;
         }
@@ -142,7 +151,7 @@ impl Stage<'_> {
             ("stdout", "/proc/self/fd/1"),
             ("stderr", "/proc/self/fd/2"),
         ];
-        if path::fstatat(None, "/proc/kcore", 0).is_ok() {
+        if self.kcore.unwrap_or_else(has_kcore) {
             links.push(("core", "/proc/kcore"));
         }
         // Whatever the image has there, only a devpts of the container's own may serve terminals.
@@ -321,6 +330,10 @@ impl Stage<'_> {
         context.create()?;
         context.mount(MOUNT_ATTR_RDONLY).map_err(Into::into)
     }
+}
+
+fn has_kcore() -> bool {
+    path::fstatat(None, "/proc/kcore", 0).is_ok()
 }
 
 fn is_absent(error: &offshoot_sys::Error) -> bool {

@@ -79,6 +79,8 @@ pub struct Plan {
     pub propagation: u64,
     /// Whether the launcher mounts what the container's root must not undo.
     pub locks_mounts: bool,
+    /// Whether they are made in an empty mount namespace, which the caller brings, and not in a copy of the host's.
+    pub enters_void: bool,
     /// Host network interfaces to move, with their new names.
     pub net_devices: Vec<(String, String)>,
     /// SELinux context of mounts; may be empty.
@@ -262,6 +264,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         sysctls,
         propagation,
         locks_mounts: false,
+        enters_void: false,
         net_devices,
         mount_label: label.label,
         intel_rdt,
@@ -273,7 +276,7 @@ pub fn build(spec: &Spec, request: &Request, host: &Host) -> Result<Plan, Vec<Pr
         namespaces,
     };
     if request.lock_mounts && lock::possible(&plan, request) {
-        lock::apply(&mut plan);
+        lock::apply(&mut plan, request.has_void);
     }
     plan.steps = order::init(&plan.entry, spec, linux, &plan, request);
     plan.warnings.extend(plan.cgroup.warnings.iter().cloned());

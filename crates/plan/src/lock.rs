@@ -12,6 +12,7 @@
 use crate::mounts::is_dev;
 use crate::step::Step;
 use crate::{HookKind, IdMap, Kind, Mount, Plan, Request, What, order};
+use std::path::Path;
 
 /// Whether the mounts of this container can be made so.
 pub fn possible(plan: &Plan, request: &Request) -> bool {
@@ -32,8 +33,8 @@ pub fn possible(plan: &Plan, request: &Request) -> bool {
         && !plan.mounts.iter().any(late)
 }
 
-/// Gives the launcher its part.
-pub fn apply(plan: &mut Plan) {
+/// Gives the launcher its part. `has_void`: see [`Request`].
+pub fn apply(plan: &mut Plan, has_void: bool) {
     plan.locks_mounts = true;
     let late = enters_late(plan);
     if late {
@@ -47,15 +48,27 @@ pub fn apply(plan: &mut Plan) {
             device.owner = (outside(&map.uids, device.owner.0), outside(&map.gids, device.owner.1));
         }
     }
-    let mut steps = vec![Step::Unshare(Kind::Mount.flag())];
-    steps.extend(order::root(plan));
+    // With the root over that of an empty mount namespace, nothing of the host's has to be left behind.
+    plan.enters_void = has_void && !late && plan.root_at == Path::new("/");
+    let mut steps = match plan.enters_void {
+        true => vec![Step::EnterVoid, Step::BindRoot],
+        false => vec![Step::Unshare(Kind::Mount.flag())],
+    };
+    if !plan.enters_void {
+        steps.extend(order::root(plan));
+    }
     // `/dev` first: a volume may go into it.
     let (dev, volumes): (Vec<_>, Vec<_>) = outer(plan).partition(|mount| is_dev(&mount.destination));
     steps.extend(dev.into_iter().map(Step::Mount));
     steps.extend(plan.devices.iter().cloned().map(Step::Device));
     steps.push(Step::DeviceLinks);
     steps.extend(volumes.into_iter().map(Step::Mount));
-    steps.extend([Step::Placeholders, if late { Step::StandInRoot } else { Step::PivotRoot }]);
+    let enter = match () {
+        () if late => Step::StandInRoot,
+        () if plan.enters_void => Step::Chroot,
+        () => Step::PivotRoot,
+    };
+    steps.extend([Step::Placeholders, enter]);
     plan.entry.launcher.get_or_insert_default().extend(steps);
 }
 

@@ -42,6 +42,8 @@ pub struct Request {
     /// Whether the root filesystem, volumes and devices are mounted before the user namespace is made, so that the kernel
     /// locks them for its root (man 7 mount_namespaces, "Restrictions on mount namespaces").
     pub lock_mounts: bool,
+    /// Whether the caller brings a mount namespace with nothing in it, to make them in.
+    pub has_void: bool,
     /// Whether a new user namespace belongs to the root that it maps, whom the kernel then charges for its inotify
     /// watches, keys and other objects with a limit a user, in place of the caller.
     pub owned_by_mapped_root: bool,

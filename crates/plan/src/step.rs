@@ -123,6 +123,9 @@ pub enum Step {
     HoldRoot,
     /// Mount something below the root.
     Mount(Mount),
+    /// Enter an empty mount namespace, and make a copy of it: there is nothing to be left behind, and what covers its root is the
+    /// root as if the host had been left by `pivot_root`, for which the kernel looks at every process there is.
+    EnterVoid,
     /// Mount a procfs and a sysfs of namespaces that have ended: before root of a user namespace may mount its own, the
     /// kernel wants to see one that hides nothing, and the host's could be uncovered.
     Placeholders,
@@ -253,6 +256,7 @@ impl fmt::Display for Step {
         match self {
             Step::JoinCgroups => f.write_str("enter v1 cgroups"),
             Step::Sync(point) => write!(f, "wait for the host ({point})"),
+            Step::EnterVoid => f.write_str("enter an empty mount namespace"),
             Step::Placeholders => f.write_str("mount an empty procfs and sysfs, for the kernel to see"),
             Step::TakeRoot => f.write_str("hold the root"),
             Step::StandInRoot => f.write_str("stand in the root"),

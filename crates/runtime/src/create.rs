@@ -12,7 +12,7 @@ use crate::state::{ConfigView, VERSION};
 use crate::system::{System, Take};
 use crate::{Container, Error, Kind, Result, Runtime, State, notify, process};
 use offshoot_cgroup::CgroupState;
-use offshoot_engine::{Created, Io, Progress};
+use offshoot_engine::{Created, Hollow, Io, Progress};
 use offshoot_plan::{Kind as Namespace, Plan, Problem, Request};
 use offshoot_sys::{libc, path};
 use std::fs;
@@ -135,6 +135,7 @@ impl Runtime {
             joins_own_network: joined::is_own_network(&bundle.spec),
             joined_uids: joined::uids(&bundle.spec)?,
             root_mount: self.root_mount(&asked, bundle),
+            has_void: self.common.as_ref().and_then(|common| common.hollow.as_ref()).is_some_and(Hollow::has_void),
             ..Request::default()
         };
         let request = system.map_or(request.clone(), |system| system.request(request));

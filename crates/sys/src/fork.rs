@@ -126,6 +126,96 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> i32)
     }
 }
 
+/// Lets a new process go on with this one's memory, in the new namespaces that `flags` names (not a time namespace: entering
+/// one takes a copy of the memory), and ends this one with 0. The other is this one's sibling, as with `CLONE_PARENT`. It runs
+/// `child`, with its pid in this one's pid namespace, and exits with its value. Returns where that fails only.
+///
+/// A fork before an exit copies what is thrown away at once; and what the two then change, once more.
+/// As for [`fork`], the calling process must have a single thread.
+pub fn hand_over(flags: u64, child: impl FnOnce(i32) -> i32) -> Error {
+    let flags = flags | CLONE_PARENT as u64;
+    let text = || format!("clone({}CLONE_VM)", Flags(flags));
+    if flags & !ALLOWED != 0 || flags & CLONE_NEWTIME as u64 != 0 {
+        return Error::new(text(), Errno::EINVAL);
+    }
+    match single_threaded() {
+        Ok(true) => {}
+        Ok(false) => return Error::new("clone in a process with several threads", Errno::EBUSY),
+        Err(error) => return error,
+    }
+    let stack = match Mapping::stack() {
+        Ok(stack) => stack,
+        Err(errno) => return Error::new("mmap of a stack", errno),
+    };
+    let mut heir = Heir { child: Some(child), pid: 0 };
+    let (heir, pid) = (&raw mut heir, &raw mut heir.pid);
+    let flags = flags as i32 | libc::CLONE_VM | libc::CLONE_PARENT_SETTID;
+    // SAFETY: the child runs on a stack of its own, and what it finds through `heir` stays in this process's memory, which is
+    // then its own, as this function does not return: its process ends here, and on the way writes to nothing but the dead part
+    // of its stack. It has one thread (checked above), so no lock is held by a thread that the child lacks. The kernel has
+    // stored the pid before the child runs.
+    let made = unsafe { libc::clone(inherit_from::<_>(heir), stack.end(), flags, heir.cast(), pid) };
+    match Errno::result(made) {
+        Ok(_) => crate::process::exit(0),
+        Err(errno) => Error::new(text(), errno),
+    }
+}
+
+/// What the child of [`hand_over`] is to do.
+struct Heir<F> {
+    child: Option<F>,
+    pid: i32,
+}
+
+/// The function that does it.
+fn inherit_from<F: FnOnce(i32) -> i32>(_: *mut Heir<F>) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+    extern "C" fn run<F: FnOnce(i32) -> i32>(heir: *mut libc::c_void) -> libc::c_int {
+        let guard = ExitOnUnwind;
+        // SAFETY: `hand_over` gives its own, which nobody else uses any more.
+        let heir = unsafe { &mut *heir.cast::<Heir<F>>() };
+        let status = heir.child.take().map_or(255, |child| child(heir.pid));
+        std::mem::forget(guard);
+        crate::process::exit(status)
+    }
+    run::<F>
+}
+
+/// Memory for a stack; given back when dropped.
+struct Mapping {
+    start: *mut libc::c_void,
+}
+
+impl Mapping {
+    /// As much as is never used. Only what is touched takes memory.
+    const SIZE: usize = 1 << 20;
+    /// The lowest part, which stops what would run over: as large as any page.
+    const GUARD: usize = 64 << 10;
+
+    fn stack() -> std::result::Result<Mapping, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, where the kernel likes it.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), Mapping::SIZE, access, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let mapping = Mapping { start };
+        // SAFETY: part of that mapping, which nobody uses yet.
+        Errno::result(unsafe { libc::mprotect(start, Mapping::GUARD, libc::PROT_NONE) }).map(|_| mapping)
+    }
+
+    fn end(&self) -> *mut libc::c_void {
+        self.start.wrapping_byte_add(Mapping::SIZE)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `stack`, and no process was made that would use it.
+        unsafe { libc::munmap(self.start, Mapping::SIZE) };
+    }
+}
+
 /// Whether the calling process has one thread and shares its memory with nobody.
 ///
 /// `unshare` of memory does nothing in such a process and fails with EINVAL in any other (man 2 unshare, CLONE_VM). Where a

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::{Error, Result};
 
@@ -10,44 +11,61 @@ use crate::{Error, Result};
 ///
 /// The process that made it is gone on return; the descriptor keeps it. The caller may have any number of threads.
 pub fn mapped(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
-    let holder = Holder::new()?;
-    let result = holder.map(uid_map, gid_map);
-    holder.end();
-    result
+    Holder::new()?.map(uid_map, gid_map)
 }
 
+/// Bytes of the stack of a process that makes a few system calls.
+const STACK: usize = 16 << 10;
+
+/// Stacks are aligned so (System V ABI, AAPCS64).
+#[repr(align(16))]
+struct Line(#[expect(dead_code, reason = "it is for the child")] [u8; 16]);
+
+/// A process that is there for its user namespace, and ends with this.
 struct Holder {
     pid: libc::pid_t,
     pidfd: OwnedFd,
+    _stack: Vec<Line>,
+}
+
+/// The process's life. It sleeps until it is killed, or dies with its parent. A parent that was killed before the prctl is another
+/// one now, and would never send that signal.
+extern "C" fn hold(parent: *mut libc::c_void) -> libc::c_int {
+    loop {
+        // SAFETY: integers and null pointers only. All signals are blocked, so nothing interrupts it.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            if libc::syscall(libc::SYS_getppid) != parent as libc::c_long {
+                libc::_exit(1);
+            }
+            libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+        }
+    }
 }
 
 impl Holder {
     fn new() -> Result<Holder> {
         let mut pidfd: i32 = -1;
         let parent = nix::unistd::getpid().as_raw();
-        // SAFETY: `clone_args` is plain integers, for which zero is valid.
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        // Without an exit signal the caller sees no SIGCHLD, and its waiting for any child does not see this one.
-        args.flags = (libc::CLONE_NEWUSER | libc::CLONE_PIDFD) as u32 as u64;
-        args.pidfd = &raw mut pidfd as u64;
-        // SAFETY: without CLONE_VM the child has its own copy of memory, and it makes nothing but the system calls below:
-        // no allocation and no lock, so other threads of the caller do not matter.
-        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
-        match Errno::result(pid) {
-            Ok(0) => loop {
-                // SAFETY: integers and null pointers only; it sleeps until the parent kills it, or dies with it. A parent
-                // that was killed before the prctl is another one now, and would never send that signal.
-                unsafe {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-                    if libc::syscall(libc::SYS_getppid) != libc::c_long::from(parent) {
-                        libc::_exit(1);
-                    }
-                    libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
-                }
-            },
-            // SAFETY: clone3 stored a new descriptor in `pidfd`, as CLONE_PIDFD asks.
-            Ok(pid) => Ok(Holder { pid: pid as libc::pid_t, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
-            Err(errno) => Err(Error::new("clone3(CLONE_NEWUSER|CLONE_PIDFD)", errno)),
+        let mut stack = Vec::<Line>::with_capacity(STACK / size_of::<Line>());
+        // Without an exit signal the caller sees no SIGCHLD, and its waiting for any child does not see this one. A copy of the
+        // caller's memory would take longer than all else.
+        let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::CLONE_PIDFD;
+        // No handler of the caller's may run in the child.
+        let before = call!(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK), "sigprocmask(SIG_SETMASK)")?;
+        // SAFETY: the child runs `hold` on a stack of its own, to whose end `top` points, and which is given back after the child
+        // is reaped: see `Drop`. It makes nothing but system calls that do not fail: no allocation, no lock and no errno, so
+        // it does not matter that it shares its memory, and even its thread's, with the caller and his threads.
+        let pid = unsafe {
+            let top = stack.spare_capacity_mut().as_mut_ptr_range().end.cast();
+            libc::clone(hold, top, flags, parent as usize as *mut libc::c_void, &raw mut pidfd)
+        };
+        let made = Errno::result(pid);
+        let _ = before.thread_set_mask();
+        match made {
+            // SAFETY: clone stored a new descriptor in `pidfd`, as CLONE_PIDFD asks.
+            Ok(pid) => Ok(Holder { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, _stack: stack }),
+            Err(errno) => Err(Error::new("clone(CLONE_NEWUSER|CLONE_VM|CLONE_PIDFD)", errno)),
         }
     }
 
@@ -60,8 +78,10 @@ impl Holder {
         }
         crate::path::open(format!("/proc/{}/ns/user", self.pid), libc::O_RDONLY, 0)
     }
+}
 
-    fn end(self) {
+impl Drop for Holder {
+    fn drop(&mut self) {
         let fd = self.pidfd.as_fd().as_raw_fd();
         // SAFETY: integers and null pointers, and a pidfd that we own; waiting reaps the child that we made ourselves.
         unsafe {

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("fork::sharing_is_refused", sharing_is_refused),
     ("fork::new_namespaces", new_namespaces),
     ("fork::a_sibling_by_clone_parent", a_sibling_by_clone_parent),
+    ("fork::a_process_hands_over_to_a_sibling", a_process_hands_over_to_a_sibling),
     ("fork::into_a_cgroup", into_a_cgroup),
 ];
 
@@ -124,6 +125,28 @@ fn a_sibling_by_clone_parent() {
     assert_eq!(path::read(&reader, &mut pid).unwrap(), 4);
     assert_eq!(wait_pid(i32::from_ne_bytes(pid)).unwrap(), Exit::Code(5));
     assert_eq!(wait(child.pidfd).unwrap(), Exit::Code(0));
+}
+
+fn a_process_hands_over_to_a_sibling() {
+    let (reader, writer) = event::pipe().unwrap();
+    let words = vec!["kept".to_owned(); 100];
+    let child = fork(0, None, || {
+        let parent = process::getppid();
+        let error = hand_over(CLONE_NEWPID as u64, |pid| {
+            // In its own pid namespace it is the first, and sees no parent; the other's memory is its own.
+            let own = process::getpid() == 1 && process::getppid() == 0 && parent > 0 && words[99] == "kept";
+            path::write_all(&writer, &pid.to_ne_bytes()).unwrap();
+            if own { 5 } else { 6 }
+        });
+        panic!("{error}")
+    })
+    .unwrap();
+    let mut pid = [0; 4];
+    assert_eq!(path::read(&reader, &mut pid).unwrap(), 4);
+    assert_eq!(wait(child.pidfd).unwrap(), Exit::Code(0));
+    assert_eq!(wait_pid(i32::from_ne_bytes(pid)).unwrap(), Exit::Code(5));
+    let error = hand_over(CLONE_NEWTIME as u64, |_| 0);
+    assert_eq!(error.errno(), Errno::EINVAL);
 }
 
 fn into_a_cgroup() {
