@@ -12,7 +12,9 @@ use offshoot_sys::path;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// Microseconds of a period in which a machine gets its share of processors. The kernel's default.
 const PERIOD: u64 = 100_000;
@@ -304,6 +306,14 @@ impl Home {
         self.machine(&format!(".{name}"))
     }
 
+    /// What tells a machine from an earlier or later one of the same name; empty where there is none.
+    pub(crate) fn birth(&self, name: &str) -> String {
+        let Ok(meta) = self.machine(name).metadata() else { return String::new() };
+        // An inode's number alone is given out again at once. Not all file systems know the time.
+        let born = meta.created().ok().and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
+        format!("{}.{}", meta.ino(), born.map_or(0, |born| born.as_nanos()))
+    }
+
     /// Waits until no other command starts, stops, changes or removes the machine.
     ///
     /// # Errors
@@ -408,6 +418,8 @@ mod tests {
         home.show(&names).unwrap();
         home.show(&names).unwrap();
         assert_eq!(home.machine_names().unwrap(), ["one", "two"]);
+        let (birth, other) = (home.birth("one"), home.birth("two"));
+        assert!(birth != other && home.birth("three").is_empty());
         assert_eq!(home.load("one").unwrap(), one);
         one.order = 5;
         home.save(&one).unwrap();
@@ -418,6 +430,10 @@ mod tests {
         home.forget("one", &held).unwrap();
         home.forget("one", &held).unwrap();
         assert_eq!(home.machine_names().unwrap(), ["two"]);
+        home.prepare(&[one.clone()]).unwrap();
+        home.show(&names).unwrap();
+        assert!(home.birth("one") != birth && home.birth("two") == other);
+        home.forget("one", &held).unwrap();
         assert_eq!(home.load("one").unwrap_err().to_string(), "there is no machine \"one\"");
         assert_eq!(home.lock("one").unwrap_err().kind(), Kind::NotFound);
     }

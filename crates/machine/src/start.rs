@@ -67,9 +67,12 @@ impl Machines {
         Ok(machine)
     }
 
-    /// Starts a machine and hands its process and console to the supervisor.
-    pub(crate) fn start_one(&self, name: &str, hand: &Hand) -> Result<()> {
+    /// Starts a machine, if it is still the one of that `birth`, and hands its process and console to the supervisor.
+    pub(crate) fn start_one(&self, name: &str, birth: Option<&String>, hand: &Hand) -> Result<()> {
         let lock = self.home.lock(name)?;
+        if birth.is_some_and(|birth| *birth != self.home.birth(name)) {
+            return Err(home::absent("machine", name));
+        }
         self.start_locked(name, &lock, hand)
     }
 

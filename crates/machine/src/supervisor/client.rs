@@ -77,7 +77,8 @@ pub(super) fn launch(root: &Path, store: &Path) -> Command {
 pub fn start(machines: &Machines, names: &[String], report: &mut dyn FnMut(&str, Result<()>)) -> Result<()> {
     let connection = ensure(machines)?;
     let stderr = std::io::stderr();
-    let request = Request::Start { names: names.to_vec(), debug: machines.runtime.log.is_debug() };
+    let births = names.iter().map(|name| machines.home.birth(name)).collect();
+    let request = Request::Start { names: names.to_vec(), births, debug: machines.runtime.log.is_debug() };
     send(&connection, &request, &[stderr.as_fd()])?;
     let mut left: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     // The supervisor may be killed at any moment: what was not answered did not happen, as far as is known.

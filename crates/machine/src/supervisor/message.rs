@@ -19,6 +19,9 @@ pub enum Request {
     Start {
         /// The machines.
         names: Vec<String>,
+        /// Which these are: see `Home::birth`. A start that was slow must not be another machine's, of the same name.
+        #[serde(default)]
+        births: Vec<String>,
         /// Whether to log how things are done.
         debug: bool,
     },
@@ -194,11 +197,11 @@ mod tests {
         let names = (0..5000).map(|number| format!("machine-{number}")).collect();
         let sender = std::thread::spawn(move || {
             let stderr = std::io::stderr();
-            send(&one, &Request::Start { names, debug: true }, &[stderr.as_fd()]).unwrap();
+            send(&one, &Request::Start { names, births: Vec::new(), debug: true }, &[stderr.as_fd()]).unwrap();
             send(&one, &Request::Console { name: "x".into() }, &[]).unwrap();
         });
         let (first, fds) = receive::<Request>(&other).unwrap().unwrap();
-        assert!(matches!(first, Request::Start { names, debug: true } if names.len() == 5000) && fds.len() == 1);
+        assert!(matches!(first, Request::Start { names, debug: true, .. } if names.len() == 5000) && fds.len() == 1);
         let (second, fds) = receive::<Request>(&other).unwrap().unwrap();
         assert!(matches!(second, Request::Console { .. }) && fds.is_empty());
         sender.join().unwrap();

@@ -422,9 +422,9 @@ impl Supervisor {
                 };
                 send(&stream, &Granted { error: Some(Error::new(Kind::State, refusal)) }, &[])
             }
-            Request::Start { names, debug } => {
+            Request::Start { names, births, debug } => {
                 let fds: Vec<_> = std::iter::once(&stream).chain(&fds).map(AsFd::as_fd).collect();
-                self.work(&Task::Start { names, debug }, &fds)
+                self.work(&Task::Start { names, births, debug }, &fds)
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::machines::Machines;
 use crate::pool;
 use offshoot_runtime::{Format, Log, Runtime};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub enum Task {
     Start {
         /// The machines.
         names: Vec<String>,
+        /// Which these are.
+        #[serde(default)]
+        births: Vec<String>,
         /// Whether to log how things are done.
         debug: bool,
     },
@@ -44,7 +48,7 @@ pub fn run(machines: &Machines, task: &Task, fds: Vec<OwnedFd>) -> i32 {
     let mut fds = fds.into_iter();
     let Some(hand) = fds.next().map(Hand::new) else { return 1 };
     let done = match task {
-        Task::Start { names, debug } => match fds.next() {
+        Task::Start { names, births, debug } => match fds.next() {
             Some(caller) => {
                 let log = match fds.next() {
                     Some(stderr) => Log::file(File::from(stderr), Format::Text, *debug),
@@ -52,7 +56,7 @@ pub fn run(machines: &Machines, task: &Task, fds: Vec<OwnedFd>) -> i32 {
                 };
                 let runtime = Runtime { log, ..machines.runtime.clone() };
                 let runtime = if names.len() > 1 { runtime.for_many() } else { runtime };
-                start_all(&Machines { runtime, ..machines.clone() }, names, &hand, &caller)
+                start_all(&Machines { runtime, ..machines.clone() }, (names, births), &hand, &caller)
             }
             None => Err(Error::failed("start machines", "there is nobody to be told")),
         },
@@ -73,16 +77,22 @@ pub fn run(machines: &Machines, task: &Task, fds: Vec<OwnedFd>) -> i32 {
 }
 
 /// Starts machines and tells the caller of each.
-fn start_all(machines: &Machines, names: &[String], hand: &Hand, caller: &OwnedFd) -> Result<()> {
+fn start_all(
+    machines: &Machines,
+    (names, births): (&[String], &[String]),
+    hand: &Hand,
+    caller: &OwnedFd,
+) -> Result<()> {
     let answer = |name: &str, error: Option<Error>| {
         // A caller that is gone does not keep the machines from starting.
         let _ = send(caller, &Started { name: name.to_owned(), error }, &[]);
     };
+    let births: BTreeMap<_, _> = names.iter().zip(births).collect();
     let unready = machines.prepare(names);
     let names: Vec<_> = names.iter().filter(|name| !unready.contains_key(*name)).cloned().collect();
     unready.into_iter().for_each(|(name, error)| answer(&name, Some(error)));
     let done = pool::each(&names, pool::width(), &mut |at, result| answer(&names[at], result.err()), &|name| {
-        machines.start_one(name, hand)
+        machines.start_one(name, births.get(&name.to_owned()).copied(), hand)
     });
     machines.runtime.tidy();
     done
