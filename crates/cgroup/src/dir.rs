@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use offshoot_sys::{Errno, event, path};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -100,7 +100,7 @@ impl Dir {
     }
 
     /// The names of the cgroups in this one.
-    pub(crate) fn children(&self) -> Result<Vec<std::ffi::OsString>> {
+    pub(crate) fn children(&self) -> Result<Vec<OsString>> {
         let failed = |call: &str, errno| Error::system(format_args!("{call} {}", self.path.display()), errno);
         // kernfs counts subdirectories in the link count, so most cgroups need not be listed.
         if path::fstat(self).map_err(|e| failed("stat", e.errno()))?.st_nlink <= 2 {
@@ -126,15 +126,53 @@ impl Dir {
 
     /// The processes in this cgroup and all below. What disappears meanwhile had none.
     pub(crate) fn all_pids(&self) -> Result<Vec<i32>> {
-        let mut pids = self.pids()?;
-        for name in self.children()? {
-            match self.child(Path::new(&name)).and_then(|child| child.all_pids()) {
-                Ok(more) => pids.extend(more),
+        let mut pids = Vec::new();
+        self.walk(&mut |dir| dir.pids().map(|own| pids.extend(own)), &mut |_, _| Ok(()))?;
+        Ok(pids)
+    }
+
+    /// Goes through this cgroup and all below. `enter` is called in each, `leave` in the parent of each that was gone through, with
+    /// its name. One directory is open at a time, however deep a payload has nested them, and each is entered once, however many.
+    fn walk(
+        &self,
+        enter: &mut dyn FnMut(&Dir) -> Result<()>,
+        leave: &mut dyn FnMut(&Dir, &OsStr) -> Result<()>,
+    ) -> Result<()> {
+        let mut here = self.child(Path::new(""))?;
+        enter(&here)?;
+        // Of each level from this one on: its name, and what is left to be gone through in it.
+        let mut levels: Vec<(OsString, Vec<OsString>)> = vec![(OsString::new(), here.children()?)];
+        while let Some((_, left)) = levels.last_mut() {
+            let Some(name) = left.pop() else {
+                let (name, _) = levels.pop().unwrap_or_default();
+                if !levels.is_empty() {
+                    here = here.parent()?;
+                    leave(&here, &name)?;
+                }
+                continue;
+            };
+            let child = match here.child(Path::new(&name)) {
+                Err(e) if e.is_absent() => continue,
+                child => child?,
+            };
+            match enter(&child).and_then(|()| child.children()) {
                 Err(e) if e.is_absent() => {}
-                Err(e) => return Err(e),
+                children => {
+                    levels.push((name, children?));
+                    here = child;
+                }
             }
         }
-        Ok(pids)
+        Ok(())
+    }
+
+    /// The cgroup above one that was reached from there: a cgroup cannot be moved to another place.
+    fn parent(&self) -> Result<Dir> {
+        let resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let fd = path::openat2(Some(self.as_fd()), "..", flags, 0, resolve)
+            .map_err(|e| Error::system(format_args!("open {}/..", self.path.display()), e.errno()))?;
+        Ok(Dir { fd, path: self.path.parent().unwrap_or(Path::new("/")).to_path_buf() })
     }
 
     /// Waits until `cgroup.events` has `key` at `wanted`; false when it has not after `patience`. The kernel wakes
@@ -160,22 +198,37 @@ impl Dir {
     /// Removes the cgroup `name` with all cgroups in it, deepest first. It waits for processes that are about to be
     /// gone, and fails when some stay.
     pub(crate) fn remove(&self, name: &OsStr) -> Result<()> {
-        let busy = match self.unmake(name) {
-            Err(e) if e.errno() == Some(Errno::EBUSY) => e,
+        match self.unmake(name) {
+            Err(e) if e.errno() == Some(Errno::EBUSY) => {}
             done => return done,
-        };
+        }
         let end = Instant::now() + PATIENCE;
+        match self
+            .child(Path::new(name))
+            .and_then(|dir| dir.walk(&mut |_| Ok(()), &mut |dir, name| dir.unmake_by(name, end)))
+        {
+            Err(e) if e.is_absent() => {}
+            walked => walked?,
+        }
+        self.unmake_by(name, end)
+    }
+
+    /// Removes a cgroup that has no cgroups any more, as soon as it has no processes.
+    fn unmake_by(&self, name: &OsStr, end: Instant) -> Result<()> {
         loop {
+            let busy = match self.unmake(name) {
+                Err(e) if e.errno() == Some(Errno::EBUSY) => e,
+                done => return done,
+            };
             let dir = match self.child(Path::new(name)) {
                 Err(e) if e.is_absent() => return Ok(()),
                 dir => dir?,
             };
-            let leaf = deepest(dir)?;
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || !leaf.wait_empty(left)? {
+            if left.is_zero() || !dir.wait_empty(left)? {
                 return Err(busy);
             }
-            drop(leaf);
+            drop(dir);
             match self.unmake(name) {
                 // A process that is listed no more may not be quite gone.
                 Err(e) if e.errno() == Some(Errno::EBUSY) => std::thread::sleep(Duration::from_millis(1)),
@@ -204,25 +257,6 @@ impl Dir {
         match waited {
             Err(e) if e.is_absent() => Ok(true),
             waited => waited,
-        }
-    }
-}
-
-/// Goes down to a cgroup without cgroups, removing on the way all that let themselves be removed. Only one directory
-/// is open at a time, however deep a payload has nested them.
-fn deepest(mut dir: Dir) -> Result<Dir> {
-    loop {
-        let mut next = None;
-        for name in dir.children()? {
-            match dir.unmake(&name) {
-                Err(e) if e.errno() == Some(Errno::EBUSY) => next = Some(name),
-                done => done?,
-            }
-        }
-        match next.map(|name| dir.child(Path::new(&name))) {
-            None => return Ok(dir),
-            Some(Err(e)) if e.is_absent() => {}
-            Some(child) => dir = child?,
         }
     }
 }

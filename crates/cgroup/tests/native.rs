@@ -481,3 +481,41 @@ fn the_owner_changes_for_delegated_files_only() {
     assert_eq!(owner("cgroup.type"), Some(0));
     assert!(matches!(owner("memory.max"), None | Some(0)));
 }
+
+/// A payload may nest cgroups as deep and make as many as it likes.
+#[test]
+fn cgroups_that_a_payload_has_nested_are_gone_through_and_removed() {
+    let Some(own) = Own::new("nested") else { return };
+    let mut cgroup = own.prepare("/c");
+    let paths = cgroup.state().paths();
+    // Where processes are listed, and what a system may make cgroups in.
+    let mut tops: Vec<_> = [paths.get("devices"), paths.get("")].into_iter().flatten().map(PathBuf::from).collect();
+    tops.dedup();
+    let mut ends = Vec::new();
+    for top in &tops {
+        let mut deep = top.clone();
+        for _ in 0..1200 {
+            deep.push("d");
+            std::fs::create_dir(&deep).unwrap();
+        }
+        ends.push(format!("{}/cgroup.procs", deep.display()));
+        for number in 0..300 {
+            std::fs::create_dir_all(top.join(format!("w{number}/in"))).unwrap();
+        }
+    }
+    let child = sleeper(ends.into_iter());
+    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+    let pids = cgroup.all_pids();
+    let since = std::time::Instant::now();
+    let removed = cgroup.kill_all().and_then(|()| {
+        reap(child);
+        cgroup.remove()
+    });
+    let took = since.elapsed();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(pids.unwrap().len(), 1);
+    removed.unwrap();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert!(!own.dirs().iter().any(|dir| dir.join("c").exists()));
+}
