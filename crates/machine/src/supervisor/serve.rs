@@ -239,11 +239,17 @@ impl Supervisor {
     /// A machine's init said something.
     fn heard(&mut self, name: &str) -> Result<()> {
         let Some(watched) = self.watched.get_mut(name) else { return Ok(()) };
-        if !watched.hears() {
+        let ready = watched.hears();
+        if watched.notify.is_some() {
             return Ok(());
         }
         // What the keeper has still got would be asked again by the next supervisor.
         let kept = self.keeper.hold(name, watched);
+        if !ready {
+            self.log()
+                .warn(format_args!("machine {name:?} talks without end of its boot, and is not listened to any more"));
+            return kept;
+        }
         let container = self.machines.container(name)?;
         if let Some(container) = container.filter(|container| container.state.init_process_pid == watched.pid) {
             notify::mark(&container.dir)?;

@@ -11,6 +11,10 @@ use std::os::fd::OwnedFd;
 /// Looks at an end that is not told yet, between two of which the supervisor waits a moment.
 const LOOKS: u32 = 20;
 
+/// What an init may say before it is ready. Systemd says some dozens of things; each costs the supervisor a look at all machines, and
+/// the guest next to nothing.
+const SAYS: u32 = 4096;
+
 /// A machine that runs, or has ended just now.
 #[derive(Debug)]
 pub struct Watched {
@@ -20,8 +24,10 @@ pub struct Watched {
     pub pid: i32,
     /// Its console, unless an earlier supervisor had it.
     pub console: Option<Console>,
-    /// Where its init says that it is ready, until it has.
+    /// Where its init says that it is ready, until it has, or has said too much.
     pub notify: Option<Notify>,
+    /// How often it has said something else.
+    pub said: u32,
     /// What it has of the host's.
     pub lent: Option<Lent>,
     /// Whether somebody is stopping it, who also clears it away.
@@ -81,14 +87,25 @@ impl End {
 impl Watched {
     /// A machine with this init.
     pub fn new(process: OwnedFd, pid: i32) -> Watched {
-        Watched { process, pid, console: None, notify: None, lent: None, left_alone: false, told: None, looks: 0 }
+        Watched {
+            process,
+            pid,
+            console: None,
+            notify: None,
+            said: 0,
+            lent: None,
+            left_alone: false,
+            told: None,
+            looks: 0,
+        }
     }
 
     /// Hears what its init says; whether that is that it is ready.
     pub fn hears(&mut self) -> bool {
         // One that cannot be read is of no use.
         let ready = self.notify.as_ref().is_some_and(|notify| notify.relay(self.pid.unsigned_abs()).unwrap_or(true));
-        if ready {
+        self.said += 1;
+        if ready || self.said > SAYS {
             self.notify = None;
         }
         ready
@@ -154,6 +171,27 @@ mod tests {
         assert_eq!(exit_code(&stat("Z", "1792")), Some(Exit::Code(7)));
         assert_eq!(exit_code(&stat("S", "0")), None);
         assert_eq!(exit_code(""), None);
+    }
+
+    #[test]
+    fn an_init_that_says_too_much_is_not_listened_to_any_more() {
+        let scratch = crate::testing::Scratch::new("says");
+        let path = scratch.path().join("socket");
+        let listens = || Some(Notify::of(std::os::unix::net::UnixDatagram::bind(&path).unwrap().into()));
+        let own = pidfd::open(offshoot_sys::process::getpid()).unwrap();
+        let mut watched = Watched { notify: listens(), ..Watched::new(own, 1) };
+        let init = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        for _ in 0..SAYS {
+            init.send_to(b"STATUS=booting", &path).unwrap();
+            assert!(!watched.hears() && watched.notify.is_some());
+        }
+        init.send_to(b"STATUS=booting", &path).unwrap();
+        assert!(!watched.hears() && watched.notify.is_none());
+        assert!(init.send_to(b"READY=1", &path).is_err(), "its socket is closed");
+        std::fs::remove_file(&path).unwrap();
+        watched = Watched { notify: listens(), said: 0, ..watched };
+        init.send_to(b"READY=1", &path).unwrap();
+        assert!(watched.hears() && watched.notify.is_none());
     }
 
     #[test]
