@@ -65,7 +65,7 @@ impl Runtime {
     /// As [`Runtime::create`].
     pub fn create_from(&self, wanted: &Launch, bundle: &Bundle) -> Result<New> {
         self.check_free(&wanted.id)?;
-        let (system, ids) = self.system(bundle, look(wanted, false), Take::For(&self.dir(&wanted.id)?))?;
+        let (system, ids) = self.system(bundle, self.look(wanted, false), Take::For(&self.dir(&wanted.id)?))?;
         let system = system.as_ref();
         let bundle = system.map_or(bundle, |system| &system.bundle);
         let Decision { plan, mut rootfs } = self.decide(wanted, bundle, system)?;
@@ -87,6 +87,12 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+
+    /// Where the store is that the root filesystem may be cloned from.
+    pub(crate) fn look<'a>(&'a self, wanted: &'a Launch, closely: bool) -> Look<'a> {
+        let opened = self.common.as_ref().map(|common| &common.opened);
+        Look { id: &wanted.id, store: wanted.store.as_deref(), closely, opened }
     }
 
     /// The root filesystem of a container that has a clone, as a detached mount.
@@ -116,7 +122,7 @@ impl Runtime {
         self.check_free(&wanted.id)?;
         let dir = self.dir(&wanted.id)?;
         let asked = rootfs::request(&bundle.spec)
-            .and_then(|request| request.map(|request| Rootfs::find(&request, look(wanted, true))).transpose());
+            .and_then(|request| request.map(|request| Rootfs::find(&request, self.look(wanted, true))).transpose());
         let descriptors = Descriptors::inherited(wanted.connections.preserve_fds)?;
         let notifies = wanted.ready.is_some() || notify::is_wanted();
         let request = Request {
@@ -199,11 +205,6 @@ impl Runtime {
         }
         container.poststop(&self.log);
     }
-}
-
-/// Where the store is that the root filesystem may be cloned from.
-pub(crate) fn look(wanted: &Launch, closely: bool) -> Look<'_> {
-    Look { id: &wanted.id, store: wanted.store.as_deref(), closely }
 }
 
 /// The environment of a process may hold secrets, and the state directory has to be open to root of user namespaces.

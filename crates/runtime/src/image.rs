@@ -62,7 +62,7 @@ impl Runtime {
         }
         let path = self.dir(&wanted.id)?;
         let store =
-            rootfs::open_store(wanted.store.as_deref(), &image.clone.image).map_err(|refusal| refusal.alone())?;
+            rootfs::open_store(wanted.store.as_deref(), &image.clone.image, None).map_err(|refusal| refusal.alone())?;
         let found = store.image(&image.clone.image).map_err(|error| error::of_store(&error))?;
         let config = config(&wanted.id, image, &store, &found)?;
         let text = serde_json::to_vec_pretty(&config).map_err(|error| Error::io("write config.json", &error.into()))?;

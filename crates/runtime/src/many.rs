@@ -1,6 +1,7 @@
 //! What containers that start together have in common is found out and made once, not for each of them.
 
 use crate::ranges::Pool;
+use crate::rootfs::Opened;
 use crate::{Runtime, system};
 use offshoot_engine::Hollow;
 use offshoot_plan::Host;
@@ -18,6 +19,8 @@ pub struct Common {
     pub(crate) pool: Pool,
     /// What systems can have of this machine.
     pub(crate) facts: Facts,
+    /// Where their images are.
+    pub(crate) opened: Opened,
 }
 
 impl Runtime {
@@ -34,7 +37,8 @@ impl Runtime {
             let host = self.host_for(&offshoot_spec::Spec::default()).ok()?;
             // Where it cannot be made, each container makes its own or says why not.
             let hollow = Hollow::new().ok();
-            Some(Common { hollow, host, pool: Pool::of_host().for_many(), facts: system::facts(None, None) })
+            let (pool, facts) = (Pool::of_host().for_many(), system::facts(None, None));
+            Some(Common { hollow, host, pool, facts, opened: Opened::default() })
         };
         Runtime { common: common().map(Arc::new), rootless: Some(self.is_rootless()), ..self }
     }

@@ -18,7 +18,7 @@ impl Runtime {
     pub fn plan(&self, id: &str, bundle: &Path, store: Option<&Path>) -> Result<Script> {
         crate::id::check(id)?;
         let bundle = Bundle::open(bundle)?;
-        let look = Look { id, store, closely: false };
+        let look = Look { id, store, closely: false, opened: None };
         let (system, _) = self.system(&bundle, look, Take::Nothing)?;
         let bundle = system.as_ref().map_or(&bundle, |system| &system.bundle);
         // Who is not root cannot look into the store; the bundle can still be planned for.

@@ -4,7 +4,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::images;
 use crate::connect::{Console, receive_master};
 use crate::container::CONFIG;
-use crate::create::{Decision, look, note, record};
+use crate::create::{Decision, note, record};
 use crate::foreground::{Foreground, Subject};
 use crate::launch::Launch;
 use crate::system::not_by_criu;
@@ -42,7 +42,7 @@ impl Runtime {
             self.log.warn("restore is untested with rootless containers");
         }
         let bundle = Bundle::open(&launch.bundle)?;
-        if self.asks_for_system(&bundle, look(launch, false))?.is_some() {
+        if self.asks_for_system(&bundle, self.look(launch, false))?.is_some() {
             return Err(not_by_criu(&launch.id));
         }
         let Decision { plan, mut rootfs } = self.decide(launch, &bundle, None)?;

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 pub use offshoot_snapshot::ANNOTATION;
@@ -38,12 +39,28 @@ pub(crate) struct Look<'a> {
     pub id: &'a str,
     pub store: Option<&'a Path>,
     pub closely: bool,
+    pub opened: Option<&'a Opened>,
+}
+
+/// The store that was opened last, for who makes many containers.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Mutex<Option<Arc<Store>>>);
+
+impl Opened {
+    fn get(&self, path: &Path) -> Option<Arc<Store>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|store| store.path() == path).cloned()
+    }
+
+    fn set(&self, store: &Arc<Store>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(store));
+    }
 }
 
 /// A clone that a container is to have, or has already.
 #[derive(Debug)]
 pub(crate) struct Rootfs {
-    store: Store,
+    store: Arc<Store>,
     source: Source,
     pub view: CloneView,
     /// Whether this process has made the clone.
@@ -110,7 +127,7 @@ pub(crate) fn request(spec: &Spec) -> Result<Option<Request>, Refusal> {
 impl Rootfs {
     /// Finds the image, and the clone where an earlier container of the same name has left one.
     pub fn find(request: &Request, look: Look) -> Result<Rootfs, Refusal> {
-        let store = open_store(look.store, &request.image)?;
+        let store = open_store(look.store, &request.image, look.opened)?;
         let view = |name| CloneView { store: store.path().to_owned(), name, keep: request.keep };
         if request.keep {
             let kept = kept(&store, request, look.id)?;
@@ -199,7 +216,7 @@ impl Rootfs {
 }
 
 /// The store to clone from, for those who can.
-pub(crate) fn open_store(path: Option<&Path>, image: &str) -> Result<Store, Refusal> {
+pub(crate) fn open_store(path: Option<&Path>, image: &str, opened: Option<&Opened>) -> Result<Arc<Store>, Refusal> {
     if !nix::unistd::geteuid().is_root() {
         let hint = "unshare --user --map-auto --map-root-user --mount gives a shell in one, with a store of the user's";
         return Err(Refusal::new("a clone is mounted by root, or by root of a user namespace", hint));
@@ -207,7 +224,13 @@ pub(crate) fn open_store(path: Option<&Path>, image: &str) -> Result<Store, Refu
     let path = path.map_or_else(Store::default_path, Path::to_owned);
     // The state names it, and is read from other working directories.
     let path = std::path::absolute(&path).unwrap_or(path);
-    let store = Store::find(&path).map_err(|error| Refusal::of(&error))?;
+    if let Some(store) = opened.and_then(|opened| opened.get(&path)) {
+        return Ok(store);
+    }
+    let store = Store::find(&path).map_err(|error| Refusal::of(&error))?.map(Arc::new);
+    if let (Some(opened), Some(store)) = (opened, &store) {
+        opened.set(store);
+    }
     store.ok_or_else(|| {
         let message = format!("there is no image {image:?}, nor a store in {}", path.display());
         Refusal::new(message, "offshoot image import makes an image; --store or $OFFSHOOT_STORE names a store")

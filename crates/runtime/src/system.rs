@@ -186,7 +186,7 @@ mod tests {
         files.iter().for_each(|file| fs::write(root.join(file), "").unwrap());
         links.iter().for_each(|(from, to)| symlink(to, root.join(from)).unwrap());
         let text = format!(r#"{{"process":{{"args":["{program}"],"env":["PATH=/bin:/sbin"]}},"root":{{"path":"."}}}}"#);
-        let look = Look { id: name, store: None, closely: false };
+        let look = Look { id: name, store: None, closely: false, opened: None };
         find_init(&crate::bundle::parse(text.as_bytes()).unwrap(), root, look)
     }
 

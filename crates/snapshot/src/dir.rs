@@ -132,7 +132,8 @@ impl Dir {
     pub(crate) fn read(&self, name: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
         let name = name.as_ref();
         let file = File::from(self.open_at(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?);
-        let mut bytes = Vec::new();
+        // Most are records: read at once, where std would begin with a few bytes of a file whose size it does not know.
+        let mut bytes = Vec::with_capacity(2048);
         let call = || format!("read({:?})", self.path.join(name));
         file.take(limit + 1).read_to_end(&mut bytes).call(call)?;
         match bytes.len() as u64 > limit {
