@@ -47,6 +47,15 @@ fn a_container_lives_from_create_to_delete() {
 }
 
 #[test]
+fn a_caller_may_ignore_what_becomes_of_its_children() {
+    let Some(place) = Place::new("ignored", &["/bin/sh", "-c", "exit 7"]) else { return };
+    let words = format!("trap '' CHLD; exec {} --root root run {}", place::program().display(), place.id);
+    let status = Command::new("sh").args(["-c", &words]).current_dir(&place.dir).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+    place.assert_nothing_left();
+}
+
+#[test]
 fn statuses_are_the_process_s() {
     let Some(place) = Place::new("status", &["/bin/sh", "-c", "exit 7"]) else { return };
     assert_eq!(place.on(&["run"], &[]).0, 7);

@@ -22,7 +22,7 @@ const SEALS: i32 = memfd::F_SEAL_SEAL | memfd::F_SEAL_SHRINK | memfd::F_SEAL_GRO
 /// executing itself, with the same arguments and environment, from a read-only overlay view or a sealed copy in memory.
 ///
 /// For commands that enter a container; to be called first thing in `main`, from its only thread. Also makes the process
-/// non-dumpable, so that nothing without rights over the host looks into it. Nothing that the caller controls (environment,
+/// non-dumpable, so that nothing without rights over the host looks into it, and has it hear of its children. Nothing that the caller controls (environment,
 /// arguments) says that the work is done: the file itself does, before the exec as after it, so it happens at most once.
 ///
 /// # Errors
@@ -34,6 +34,7 @@ pub fn protect(log: &Log) -> Result<()> {
     let args = strings(std::env::args_os());
     if let Some(guard) = guard(&exe).context(doing)? {
         guard.tell(log);
+        process::heed_children().context(|| "hear how children end".into())?;
         return name_process(args.first());
     }
     let view = match overlay(&exe) {

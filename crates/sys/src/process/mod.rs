@@ -227,6 +227,14 @@ pub fn execveat(dir: impl AsFd, path: &CStr, argv: &[CString], envp: &[CString],
     call!(ret, "execveat([{}]{path:?})", dir.as_fd().as_raw_fd())
 }
 
+/// Lets this process hear how its children end, whatever its caller had it ignore: of a process that ignores SIGCHLD they
+/// vanish, and there is nothing to wait for (man 2 wait, NOTES).
+pub fn heed_children() -> Result<()> {
+    // SAFETY: the default action is no handler that could be unsound.
+    let ret = unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) };
+    call!(ret.map(drop), "signal(SIGCHLD, SIG_DFL)")
+}
+
 /// Every signal, as a mask.
 pub const ALL_SIGNALS: u64 = u64::MAX;
 
