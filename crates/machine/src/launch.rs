@@ -177,7 +177,9 @@ impl Machines {
         let what = format!("clone machine {source:?}");
         let lock = self.home.lock(source)?;
         let like = self.home.load(source)?;
-        self.check_names(names, &self.store()?)?;
+        let store = self.store()?;
+        self.check_names(names, &store)?;
+        let driver = store.find_clone(source)?.driver();
         self.commit(source).map_err(|error| error.during(what))?;
         drop(lock);
         let networks = like.networks.iter().map(|network| match network {
@@ -191,7 +193,7 @@ impl Machines {
             networks: Some(networks.collect()),
             address: None,
             dhcp: like.networks.iter().any(|network| matches!(network, Attachment::Network { dhcp: true, .. })),
-            driver: Choice::default(),
+            driver: Choice::Fixed(driver),
             seccomp: Some(like.seccomp.clone()),
             like: Machine { image: format!("machine/{source}"), ..like },
         })

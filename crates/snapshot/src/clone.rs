@@ -309,6 +309,11 @@ impl<'a> RootClone<'a> {
         self.kind().view(&self.site(), &self.record.head)
     }
 
+    /// What lies over its image's layers, the lowest first, where it is made so.
+    pub(crate) fn changes(&self) -> Result<Option<Vec<crate::union::Union>>> {
+        self.kind().changes(&self.site(), &self.record.head)
+    }
+
     /// The image's tree, for reading.
     pub(crate) fn image_view(&self) -> Result<crate::union::Union> {
         self.site().image()

@@ -9,15 +9,37 @@ use crate::import::{ImportOptions, Making};
 use crate::name::Name;
 use crate::store::Store;
 
+/// Layers of an image that grew by commits: each costs a look at every lookup, and before Linux 6.13 all their names have to fit
+/// into a page of mount options.
+const DEEPEST: usize = 16;
+
 impl Store {
-    /// Makes an image, of one layer, of a clone as it is now; its own image tells the configuration.
+    /// Makes an image of a clone as it is now; its own image tells the configuration. Where the clone is layers over its image's,
+    /// the new image has the same ones below, so that the two share what is on disk and in memory; else it has one layer.
     pub fn commit(&self, clone: &RootClone, names: &[Name], progress: Listener) -> Result<Image> {
         let mut commit = || {
-            let config = self.image(clone.image().hex())?.config().clone();
+            let image = self.image(clone.image().hex())?;
+            let config = image.config().clone();
             let options = ImportOptions { names: names.to_vec(), ..ImportOptions::default() };
             let mut making = Making::new(self, &options, &format!("clone {}", clone.name()))?;
-            let view = clone.view()?;
-            making.packed(move |out| pack(&view, out), progress)?;
+            let below = &image.record.layers;
+            match clone.changes()?.filter(|changes| below.len() + changes.len() <= DEEPEST) {
+                Some(changes) => {
+                    for layer in below {
+                        if !making.take_known_layer(layer)? {
+                            let message = format!("layer {} of its image is gone", layer.short());
+                            return Err(Error::new(Kind::NotFound, message));
+                        }
+                    }
+                    changes
+                        .into_iter()
+                        .try_for_each(|layer| making.packed(move |out| pack(&layer, out), &mut *progress))?;
+                }
+                None => {
+                    let view = clone.view()?;
+                    making.packed(move |out| pack(&view, out), progress)?;
+                }
+            }
             making.reconfigure(config)?;
             making.finish()
         };

@@ -247,3 +247,50 @@ fn btrfs_takes_nested_subvolumes_along_and_limits_sizes() {
     assert_eq!(full.raw_os_error(), Some(libc::EDQUOT));
     assert!(clone.usage().unwrap() > 0);
 }
+
+/// What an overlay has changed becomes layers over its image's: deleted, replaced and hidden files, hard links and owners among it.
+#[test]
+fn an_image_of_an_overlay_shares_the_layers_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    let scratch = scratch("commit");
+    let (store, image) = store_with_image(&scratch);
+    let mut clone = store.clone_for(&image, "c", &by(DriverKind::Overlay)).unwrap();
+    let shell = |clone: &offshoot_snapshot::RootClone, script: &str| {
+        let mount = clone.mount(None).unwrap();
+        let output = std::process::Command::new("sh").args(["-c", script]).current_dir(within(&mount, ".")).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    shell(
+        &clone,
+        "echo new >etc/new; ln etc/new etc/same; chown 5:6 etc/new; rm etc/motd; rm -r var; mkdir var; echo x >var/x",
+    );
+    clone.snapshot("s").unwrap();
+    shell(&clone, "rm etc/hostname; echo later >bin/tool; rm var/x; rm -r bin/link; mkdir bin/link");
+    let list = "find . -printf '%p %y %m %U:%G %l\\n' | sort; stat -c %h etc/new; find . -type f -exec cat {} +";
+    let wanted = shell(&clone, list);
+    let names = |name: &str| [offshoot_snapshot::Name::parse(name).unwrap()];
+    let made = store.commit(&clone, &names("made"), &mut |_| {}).unwrap();
+    let other = store.clone_for(&made, "other", &by(DriverKind::Overlay)).unwrap();
+    assert_eq!(shell(&other, list), wanted);
+    assert!(made.bytes() < 2 * image.bytes(), "one layer more for each of two");
+    let layers = || std::fs::read_dir(scratch.0.join("store/layers")).unwrap().count();
+    assert_eq!(layers(), 3);
+    // The same by a driver that makes one tree of them.
+    let flat = store.clone_for(&made, "flat", &by(DriverKind::Dir)).unwrap();
+    assert_eq!(shell(&flat, list), wanted);
+    // Another generation, and so on until one layer is made of all.
+    let mut last = made;
+    for number in 0..20 {
+        let clone = store.clone_for(&last, &format!("g{number}"), &by(DriverKind::Overlay)).unwrap();
+        shell(&clone, &format!("echo {number} >etc/new"));
+        last = store.commit(&clone, &names("last"), &mut |_| {}).unwrap();
+    }
+    let clone = store.clone_for(&last, "end", &by(DriverKind::Overlay)).unwrap();
+    assert_eq!(shell(&clone, "cat etc/same etc/new"), "new\n19\n");
+    let all: Vec<String> = store.clones().unwrap().iter().map(|clone| clone.name().to_owned()).collect();
+    store.delete_clones(&all).unwrap();
+}

@@ -21,7 +21,7 @@ use crate::dir::{Dir, is_dir};
 use crate::error::{Call, Error, Kind, Result};
 use crate::overlayfs;
 
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Zeros of this length and alignment become holes.
 const HOLE: usize = 4096;

@@ -9,23 +9,29 @@ use std::os::unix::ffi::OsStrExt;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag, major, minor};
 
-use crate::archive::extract::wanted;
+use crate::archive::extract::{WHITEOUT, wanted};
 use crate::archive::sparse::Extent;
 use crate::dir::file_type;
 use crate::error::{Call, Error, Result};
+use crate::overlayfs;
 use crate::union::{Node, Union};
 
 const BLOCK: usize = 512;
 
-/// Writes the view as an archive.
+/// After [`WHITEOUT`]: the directory hides what those below have in it.
+const OPAQUE: &[u8] = b".wh..opq";
+
+/// Writes the view as an archive; what a layer deletes of those below it as OCI archives have that.
+/// spec: image-spec layer.md#whiteouts
 pub(crate) fn pack(tree: &Union, out: impl Write) -> Result<()> {
-    let mut packer = Packer { out, links: HashMap::new() };
+    let mut packer = Packer { out, is_layer: tree.is_layer(), links: HashMap::new() };
     tree.walk(&mut |node| packer.add(node))?;
     packer.write(&[0; 2 * BLOCK])
 }
 
 struct Packer<W> {
     out: W,
+    is_layer: bool,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -42,6 +48,9 @@ impl<W: Write> Packer<W> {
         if kind == SFlag::S_IFDIR && !node.path.as_os_str().is_empty() {
             name.push(b'/');
         }
+        if self.is_layer && overlayfs::is_whiteout(&node.stat) {
+            return self.mark(node, name.len() - node.name.len(), name, node.name.as_bytes());
+        }
         let mut record = Record::new(&node.stat, &name);
         if node.stat.st_nlink > 1 && kind != SFlag::S_IFDIR {
             let id = (node.stat.st_dev, node.stat.st_ino);
@@ -54,7 +63,13 @@ impl<W: Write> Packer<W> {
         record.xattrs(node)?;
         match kind {
             SFlag::S_IFREG => self.add_file(node, record),
-            SFlag::S_IFDIR => self.header(record, b'5'),
+            SFlag::S_IFDIR => {
+                self.header(record, b'5')?;
+                match self.is_layer && overlayfs::is_opaque(node.dir.sub(node.name)?)? {
+                    true => self.mark(node, name.len(), name, OPAQUE),
+                    false => Ok(()),
+                }
+            }
             SFlag::S_IFLNK => {
                 let target =
                     nix::fcntl::readlinkat(node.dir, node.name).call(|| format!("readlinkat({:?})", node.path))?;
@@ -71,6 +86,16 @@ impl<W: Write> Packer<W> {
             // A socket means nothing without its process, and tar has no entry for one.
             _ => Ok(()),
         }
+    }
+
+    /// An empty file whose name says what is deleted, in the directory whose name is the first `length` bytes of `name`.
+    fn mark(&mut self, node: &Node, length: usize, mut name: Vec<u8>, what: &[u8]) -> Result<()> {
+        name.truncate(length);
+        name.extend_from_slice(WHITEOUT);
+        name.extend_from_slice(what);
+        let mut record = Record::new(&node.stat, &name);
+        record.header.set_mode(0);
+        self.header(record, b'0')
     }
 
     fn header(&mut self, record: Record, kind: u8) -> Result<()> {

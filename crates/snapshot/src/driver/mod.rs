@@ -215,6 +215,12 @@ pub(crate) trait Driver: Sync {
     /// The volume's tree, for reading.
     fn view(&self, site: &Site, volume: &Volume) -> Result<Union>;
 
+    /// A volume as layers over those of the image, the lowest first, where it is such.
+    fn changes(&self, site: &Site, volume: &Volume) -> Result<Option<Vec<Union>>> {
+        let _ = (site, volume);
+        Ok(None)
+    }
+
     /// Bytes on disk that the clone does not share with its image, as far as the driver can tell.
     fn usage(&self, site: &Site, volume: &Volume) -> Result<u64>;
 

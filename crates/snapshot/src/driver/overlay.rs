@@ -105,6 +105,10 @@ impl Driver for Overlay {
         Ok(Union::new(layers, 0))
     }
 
+    fn changes(&self, site: &Site, volume: &Volume) -> Result<Option<Vec<Union>>> {
+        volume.needs().map(|id| Ok(Union::of_layer(site.dir.sub(id)?))).collect::<Result<Vec<_>>>().map(Some)
+    }
+
     fn usage(&self, site: &Site, _: &Volume) -> Result<u64> {
         crate::usage::of_tree(site.dir)
     }
