@@ -6,11 +6,11 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name;
 use crate::pool;
+use crate::still::{self, PATIENCE};
 use crate::supervisor;
 use crate::valid;
 use offshoot_runtime::{Container, Runtime, Status};
 use offshoot_snapshot::Store;
-use offshoot_sys::{fsattr, libc, path};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -220,16 +220,12 @@ impl Machines {
             return Ok(clone.snapshot(snapshot)?);
         };
         // What it has written and the disk has not: as much as can be before it stands still.
-        let root = path::open(
-            format!("/proc/{}/root", container.state.init_process_pid),
-            libc::O_RDONLY | libc::O_DIRECTORY,
-            0,
-        )?;
-        fsattr::syncfs(&root)?;
+        let pid = container.state.init_process_pid;
+        still::sync(pid, PATIENCE[0])?;
         let pause = container.status()? != Status::Paused;
         drop(container);
         let mut take = || {
-            fsattr::syncfs(&root)?;
+            still::sync(pid, PATIENCE[1])?;
             Ok(clone.snapshot_mounted(snapshot)?)
         };
         if pause { self.still(name, take) } else { take() }

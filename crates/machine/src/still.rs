@@ -9,13 +9,14 @@ use crate::machines::Machines;
 use offshoot_runtime::Status;
 use offshoot_sys::event::{self, POLLIN};
 use offshoot_sys::fork::{self, Child};
-use offshoot_sys::libc::{LOCK_EX, LOCK_NB, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use offshoot_sys::{path, pidfd, process};
+use offshoot_sys::libc::{self, LOCK_EX, LOCK_NB, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use offshoot_sys::{Errno, fsattr, path, pidfd, process};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the names of records end with.
 const ENDING: &str = ".still";
@@ -83,6 +84,26 @@ impl Machines {
         event::unblock_signals(&ENDS)?;
         Ok(Guard { child: made?, tell })
     }
+}
+
+/// How long what a guest has written may take to reach the disk, while it runs and while it stands still.
+pub(crate) const PATIENCE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(30)];
+
+/// Writes to disk what the guest of init `pid` has written to its root. That may have become a file system that the guest serves
+/// itself (FUSE), and never answers: least of all while it stands still.
+pub(crate) fn sync(pid: i32, patience: Duration) -> Result<()> {
+    let written = fork::within(patience, || {
+        let root = path::open(format!("/proc/{pid}/root"), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        fsattr::syncfs(&root)
+    });
+    written.map_err(|error| match error.errno() {
+        Errno::ETIMEDOUT => Error::failed(
+            "write what it has written to disk",
+            format_args!("its root has not answered for {} s", patience.as_secs()),
+        )
+        .hint("a snapshot of a machine that is stopped does not need its answer"),
+        _ => Error::failed("write what it has written to disk", error),
+    })
 }
 
 /// The child that outlives its maker.

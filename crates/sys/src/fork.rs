@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::{Error, Result};
+use crate::{Error, Result, event, pidfd};
 
 /// `clone3` flags for new namespaces, and the two that change how the child is made.
 pub use libc::{
@@ -229,6 +230,25 @@ fn single_threaded() -> Result<bool> {
             let tasks = call!(nix::sys::stat::stat("/proc/self/task"), "stat(\"/proc/self/task\")")?;
             Ok(tasks.st_nlink == 3)
         }
+    }
+}
+
+/// Has a child do what may never end, such as to use a file system that somebody else serves. One that has not done it within
+/// `patience` is killed, and left to whoever reaps orphans if even that does not end it: `ETIMEDOUT`.
+/// As for [`fork`], the calling process must have a single thread.
+pub fn within(patience: Duration, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let failed = |errno| Err(Error::new(format!("a child with {} s for it", patience.as_secs_f32()), errno));
+    // An errno fits into an exit status.
+    let child = fork(0, None, || work().map_or_else(|error| error.errno() as i32, |()| 0))?;
+    let done = event::poll(&mut [(child.pidfd.as_fd(), event::POLLIN, 0)], Some(patience))? > 0;
+    if !done {
+        pidfd::send_signal(&child.pidfd, libc::SIGKILL)?;
+        return failed(Errno::ETIMEDOUT);
+    }
+    match wait(&child.pidfd)? {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(errno) => failed(Errno::from_raw(errno)),
+        Exit::Signal(_) => failed(Errno::EINTR),
     }
 }
 

@@ -1,4 +1,5 @@
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use offshoot_sys::fork::*;
@@ -9,6 +10,7 @@ use crate::{Cgroup, Test, need_root};
 pub const TESTS: &[Test] = &[
     ("fork::exit_codes_and_signals", exit_codes_and_signals),
     ("fork::try_wait_does_not_block", try_wait_does_not_block),
+    ("fork::what_never_ends_is_left", what_never_ends_is_left),
     ("fork::any_child_is_reaped", any_child_is_reaped),
     ("fork::a_panic_ends_the_child", a_panic_ends_the_child),
     ("fork::destructors_of_the_parent_do_not_run", destructors_of_the_parent_do_not_run),
@@ -38,6 +40,26 @@ fn try_wait_does_not_block() {
     path::write_all(&writer, b"x").unwrap();
     event::poll(&mut [(child.pidfd.as_fd(), event::POLLIN, 0)], None).unwrap();
     assert_eq!(try_wait(&child.pidfd).unwrap(), Some(Exit::Code(0)));
+}
+
+fn what_never_ends_is_left() {
+    let (reader, _writer) = event::pipe().unwrap();
+    let never = || path::read(&reader, &mut [0]).map(drop);
+    assert_eq!(within(Duration::from_millis(20), never).unwrap_err().errno(), Errno::ETIMEDOUT);
+    let long = Duration::from_secs(100);
+    within(long, || Ok(())).unwrap();
+    let absent = || path::open("/proc/none", libc::O_RDONLY, 0).map(drop);
+    assert_eq!(within(long, absent).unwrap_err().errno(), Errno::ENOENT);
+    // The first is dead.
+    assert!(matches!(wait_any(), Exit::Signal(libc::SIGKILL)));
+}
+
+fn wait_any() -> Exit {
+    loop {
+        if let Some((_, exit)) = try_wait_any().unwrap() {
+            return exit;
+        }
+    }
 }
 
 fn any_child_is_reaped() {
