@@ -28,6 +28,8 @@ pub struct Command {
     pub order: Order,
     /// Whether a process of this program enters a container, which must not reach the program's file from there.
     pub enters: bool,
+    /// Whether only people call it: runc has no such command, and no engine reads its messages.
+    pub for_people: bool,
     /// What it does.
     pub action: Action,
 }
@@ -36,13 +38,35 @@ impl Command {
     /// A command without options or arguments.
     pub const fn new(name: &'static str, summary: &'static str, run: Run) -> Command {
         let (count, order, action) = (Count::Exactly(0), Order::Anywhere, Action::Run(run));
-        Command { name, summary, arguments: "", details: "", flags: &[], count, order, enters: false, action }
+        Command {
+            name,
+            summary,
+            arguments: "",
+            details: "",
+            flags: &[],
+            count,
+            order,
+            enters: false,
+            for_people: false,
+            action,
+        }
     }
 
     /// A word before further commands.
     pub const fn group(name: &'static str, summary: &'static str, commands: Commands) -> Command {
         let (count, order, action) = (Count::AtLeast(0), Order::First, Action::Group(commands));
-        Command { name, summary, arguments: "", details: "", flags: &[], count, order, enters: false, action }
+        Command {
+            name,
+            summary,
+            arguments: "",
+            details: "",
+            flags: &[],
+            count,
+            order,
+            enters: false,
+            for_people: true,
+            action,
+        }
     }
 
     /// With arguments, as the usage line shows them.
@@ -63,6 +87,11 @@ impl Command {
     /// Entering a container.
     pub const fn enters(self) -> Command {
         Command { enters: true, ..self }
+    }
+
+    /// One that only people call.
+    pub const fn for_people(self) -> Command {
+        Command { for_people: true, ..self }
     }
 
     /// With options around the first argument only.

@@ -37,7 +37,7 @@ const O_SYNC: i32 = 0o4_010_000;
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words = words.into_iter();
     let program = words.next().unwrap_or_else(|| "offshoot".into()).to_string_lossy().into_owned();
-    let mut log = Destination { log: Log::stderr(Format::Text, false), is_file: false };
+    let mut log = Destination { log: Log::stderr(Format::Text, false), is_file: false, is_chosen: false };
     match run(&program, words, &mut log) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -54,10 +54,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The log, and whether it is another file than stderr.
+/// The log, whether it is another file than stderr, and whether an option says where or how to write it.
 struct Destination {
     log: Log,
     is_file: bool,
+    is_chosen: bool,
 }
 
 /// Runs the command that `words` ask for.
@@ -78,10 +79,15 @@ fn run(program: &str, words: impl Iterator<Item = OsString>, log: &mut Destinati
     }
     configure(log, &Options(&global.options))?;
     let words = std::mem::take(&mut global.rest);
+    let command = words.first().and_then(|word| command::find(COMMANDS, &word.to_string_lossy()));
+    if command.is_some_and(|command| command.for_people) && !log.is_chosen {
+        log.log = Log::stderr(Format::Plain, log.log.is_debug());
+    }
     dispatch(COMMANDS, &name, words, Context { program, global, log: log.log.clone() })
 }
 
 fn configure(destination: &mut Destination, global: &Options) -> Result<(), Failure> {
+    destination.is_chosen = global.raw("log").is_some() || global.text("log-format").is_some();
     let format = match global.text("log-format") {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
@@ -93,7 +99,7 @@ fn configure(destination: &mut Destination, global: &Options) -> Result<(), Fail
         Some(path) => {
             let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(O_SYNC).open(path);
             let file = file.map_err(|error| Failure::new(format!("open {}: {}", path.display(), cause(&error))))?;
-            *destination = Destination { log: Log::file(file, format, debug), is_file: true };
+            (destination.log, destination.is_file) = (Log::file(file, format, debug), true);
         }
     }
     Ok(())

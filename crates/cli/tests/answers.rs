@@ -29,6 +29,22 @@ fn a_profile_need_not_allow_what_the_runtime_does_before_the_program() {
     assert!(status == 1 && errors.contains("exec: \\\"/etc/passwd\\\": operation not permitted"), "{status} {errors}");
 }
 
+/// Engines read the messages of runc's commands; those of the others are for people, unless they say how they want them.
+#[test]
+fn messages_are_for_whom_reads_them() {
+    let says = |words: &[&str]| {
+        let store = ("OFFSHOOT_STORE", "/nowhere/at/all");
+        let output = Command::new(env!("CARGO_BIN_EXE_offshoot")).args(words).envs([store]).output().unwrap();
+        assert!(!output.status.success(), "{words:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(says(&["machine", "show", "nope"]).lines().next(), Some("error: there is no machine \"nope\""));
+    assert!(says(&["--log-format", "json", "machine", "show", "nope"]).starts_with("{\"level\":\"error\""));
+    assert!(says(&["--log-format", "text", "machine", "show", "nope"]).starts_with("time=\""));
+    let root = format!("/tmp/offshoot-answers-{}", std::process::id());
+    assert!(says(&["--root", &root, "state", "nope"]).starts_with("time=\""));
+}
+
 #[test]
 fn kernel_memory_is_ignored_with_one_warning() {
     let Some(place) = Place::new("kmem", &["/bin/sh", "-c", "sleep 100"]) else { return };

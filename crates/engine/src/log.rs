@@ -32,6 +32,8 @@ pub enum Format {
     Text,
     /// `{"level":"error","msg":"…","time":"…"}`; containerd and conmon read the last such line of level `error`.
     Json,
+    /// `error: …`, for people.
+    Plain,
 }
 
 /// A sink for messages.
@@ -128,6 +130,7 @@ fn line(format: Format, level: Level, message: &str, time: &str) -> String {
     match format {
         Format::Text if is_plain(message) => format!("time=\"{time}\" level={level} msg={message}\n"),
         Format::Text => format!("time=\"{time}\" level={level} msg={}\n", quoted(message)),
+        Format::Plain => format!("{level}: {}\n", escaped(message, false)),
         Format::Json => format!("{{\"level\":\"{level}\",\"msg\":{},\"time\":\"{time}\"}}\n", quoted(message)),
     }
 }
@@ -137,15 +140,19 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/@^+".contains(&byte))
 }
 
-/// A JSON string, which Go's `%q` equals for all that messages hold. Control characters never reach the file: what
-/// a container put into a message can neither forge a line nor steer a terminal.
+/// A JSON string, which Go's `%q` equals for all that messages hold.
 fn quoted(text: &str) -> String {
+    format!("\"{}\"", escaped(text, true))
+}
+
+/// Control characters never reach the file: what a container put into a message can neither forge a line nor steer a terminal.
+/// In quotes, these and backslashes are escaped, too.
+fn escaped(text: &str, in_quotes: bool) -> String {
     let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
     for character in text.chars() {
         match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
+            '"' if in_quotes => out.push_str("\\\""),
+            '\\' if in_quotes => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -156,7 +163,6 @@ fn quoted(text: &str) -> String {
             other => out.push(other),
         }
     }
-    out.push('"');
     out
 }
 
@@ -172,6 +178,12 @@ mod tests {
         assert_eq!(plain, format!("time=\"{TIME}\" level=debug msg=plain/word.x\n"));
         let odd = line(Format::Text, Level::Error, "no \"such\"\nthing", TIME);
         assert_eq!(odd, format!("time=\"{TIME}\" level=error msg=\"no \\\"such\\\"\\nthing\"\n"));
+    }
+
+    #[test]
+    fn plain_is_a_line_that_nothing_can_forge() {
+        let odd = line(Format::Plain, Level::Warning, "no \"such\" \\ \nerror: thing\u{1b}[31m", TIME);
+        assert_eq!(odd, "warning: no \"such\" \\ \\nerror: thing\\u001b[31m\n");
     }
 
     #[test]

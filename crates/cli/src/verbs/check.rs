@@ -13,6 +13,7 @@ const SYSTEMD: u64 = 6 << 10;
 
 /// `offshoot check`
 pub static COMMAND: Command = Command::new("check", "tell what this host lacks for so many machines", run)
+    .for_people()
     .takes("[MACHINES]", Count::Between(0, 1))
     .flags(&[
         Flag::number("memory", "what one machine takes at rest, in KiB (default: 6144, a Debian with systemd)"),

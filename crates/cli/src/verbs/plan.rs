@@ -9,6 +9,7 @@ use std::path::Path;
 
 /// `offshoot plan`
 pub static COMMAND: Command = Command::new("plan", "show what run would do, without doing it", run)
+    .for_people()
     .takes("[bundle]", Count::Between(0, 1))
     .flags(&[Flag::text("id", "id of the container").default("container"), STORE])
     .details(

@@ -51,7 +51,7 @@ pub fn run(machines: &Machines, task: &Task, fds: Vec<OwnedFd>) -> i32 {
         Task::Start { names, births, debug } => match fds.next() {
             Some(caller) => {
                 let log = match fds.next() {
-                    Some(stderr) => Log::file(File::from(stderr), Format::Text, *debug),
+                    Some(stderr) => Log::file(File::from(stderr), Format::Plain, *debug),
                     None => machines.runtime.log.clone(),
                 };
                 let runtime = Runtime { log, ..machines.runtime.clone() };
