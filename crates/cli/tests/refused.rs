@@ -150,7 +150,7 @@ fn what_is_wrong_with_a_machine_is_said_before_any_of_it_is_made() {
         (vec!["launch", "box"], "named"),
         (vec!["launch", "box", "Bad_Name"], "Bad_Name"),
         (vec!["launch", "box", &long], "63"),
-        (vec!["launch", "box", &name, &name], "already"),
+        (vec!["launch", "box", &name, &name], "is named twice"),
         (vec!["launch", "box", &name, "--name", &template, "--count", "2"], "either"),
         (vec!["launch", "box", "--name", &template, "--count", "0"], "count"),
         (vec!["launch", "box", "--name", &template, "--count", "-1"], "count"),
@@ -203,7 +203,7 @@ fn what_is_refused_changes_no_machine() {
     for name in [&runs, &rests] {
         tries.push((vec!["machine", "clone", name, &runs], "already"));
         tries.push((vec!["machine", "clone", name, &other, "Bad_Name"], "Bad_Name"));
-        tries.push((vec!["machine", "clone", name, &other, &other], "already"));
+        tries.push((vec!["machine", "clone", name, &other, &other], "is named twice"));
         tries.push((vec!["machine", "rollback", name, "missing"], ""));
         tries.push((vec!["machine", "launch", "box", name], "already"));
     }

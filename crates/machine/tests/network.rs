@@ -154,7 +154,7 @@ fn a_network_comes_and_goes_whole() {
     }
     let network = place.home.network("a").unwrap();
     place.home.take_addresses(&network, &["m".to_owned()], None).unwrap();
-    assert!(place.home.remove_network(&place.run(), "a").unwrap_err().to_string().contains("1 machines are in it"));
+    assert!(place.home.remove_network(&place.run(), "a").unwrap_err().to_string().contains("machine \"m\" is in it"));
     place.home.give_back_addresses(&place.run(), &["m".to_owned()]).unwrap();
     place.home.remove_network(&place.run(), "a").unwrap();
     assert!(Links::open().unwrap().find("os-a").unwrap().is_none());

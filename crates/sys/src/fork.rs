@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::{Error, Result, event, pidfd};
+use crate::{Error, Result, event, pidfd, process};
 
 /// `clone3` flags for new namespaces, and the two that change how the child is made.
 pub use libc::{
@@ -239,7 +239,11 @@ fn single_threaded() -> Result<bool> {
 pub fn within(patience: Duration, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let failed = |errno| Err(Error::new(format!("a child with {} s for it", patience.as_secs_f32()), errno));
     // An errno fits into an exit status.
-    let child = fork(0, None, || work().map_or_else(|error| error.errno() as i32, |()| 0))?;
+    let child = fork(0, None, || {
+        // Nobody else would end it.
+        let done = process::set_pdeathsig(libc::SIGKILL).and_then(|()| work());
+        done.map_or_else(|error| error.errno() as i32, |()| 0)
+    })?;
     let done = event::poll(&mut [(child.pidfd.as_fd(), event::POLLIN, 0)], Some(patience))? > 0;
     if !done {
         pidfd::send_signal(&child.pidfd, libc::SIGKILL)?;
