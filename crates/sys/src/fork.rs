@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -222,16 +222,24 @@ impl Drop for Mapping {
 /// `unshare` of memory does nothing in such a process and fails with EINVAL in any other (man 2 unshare, CLONE_VM). Where a
 /// sandbox forbids the call, the link count of the task directory tells: two and one for each thread.
 fn single_threaded() -> Result<bool> {
-    // SAFETY: unsharing memory that nobody shares changes nothing; otherwise the call fails and changes nothing either.
-    match Errno::result(unsafe { libc::unshare(libc::CLONE_VM) }) {
-        Ok(_) => Ok(true),
-        Err(Errno::EINVAL) => Ok(false),
-        Err(_) => {
-            let tasks = call!(nix::sys::stat::stat("/proc/self/task"), "stat(\"/proc/self/task\")")?;
-            Ok(tasks.st_nlink == 3)
+    let end = Instant::now() + GOING;
+    loop {
+        // SAFETY: unsharing memory that nobody shares changes nothing; otherwise the call fails and changes nothing either.
+        match Errno::result(unsafe { libc::unshare(libc::CLONE_VM) }) {
+            Ok(_) => return Ok(true),
+            Err(Errno::EINVAL) if Instant::now() < end => std::thread::sleep(Duration::from_micros(200)),
+            Err(Errno::EINVAL) => return Ok(false),
+            Err(_) => {
+                let tasks = call!(nix::sys::stat::stat("/proc/self/task"), "stat(\"/proc/self/task\")")?;
+                return Ok(tasks.st_nlink == 3);
+            }
         }
     }
 }
+
+/// How long a process may still have this one's memory that is about to let it go: who ends after [`hand_over`], and, for a moment,
+/// what was started by `vfork` and has executed its program.
+const GOING: Duration = Duration::from_secs(1);
 
 /// Has a child do what may never end, such as to use a file system that somebody else serves. One that has not done it within
 /// `patience` is killed, and left to whoever reaps orphans if even that does not end it: `ETIMEDOUT`.

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("fork::new_namespaces", new_namespaces),
     ("fork::a_sibling_by_clone_parent", a_sibling_by_clone_parent),
     ("fork::a_process_hands_over_to_a_sibling", a_process_hands_over_to_a_sibling),
+    ("fork::who_was_handed_over_to_forks_at_once", who_was_handed_over_to_forks_at_once),
     ("fork::into_a_cgroup", into_a_cgroup),
 ];
 
@@ -147,6 +148,24 @@ fn a_sibling_by_clone_parent() {
     assert_eq!(path::read(&reader, &mut pid).unwrap(), 4);
     assert_eq!(wait_pid(i32::from_ne_bytes(pid)).unwrap(), Exit::Code(5));
     assert_eq!(wait(child.pidfd).unwrap(), Exit::Code(0));
+}
+
+fn who_was_handed_over_to_forks_at_once() {
+    for _ in 0..200 {
+        let (reader, writer) = event::pipe().unwrap();
+        let child = fork(0, None, || {
+            let error = hand_over(0, |pid| {
+                path::write_all(&writer, &pid.to_ne_bytes()).unwrap();
+                fork(0, None, || 7).and_then(|child| wait(&child.pidfd)).map_or(1, Exit::status)
+            });
+            panic!("{error}")
+        })
+        .unwrap();
+        let mut pid = [0; 4];
+        assert_eq!(path::read(&reader, &mut pid).unwrap(), 4);
+        assert_eq!(wait(&child.pidfd).unwrap(), Exit::Code(0));
+        assert_eq!(wait_pid(i32::from_ne_bytes(pid)).unwrap(), Exit::Code(7));
+    }
 }
 
 fn a_process_hands_over_to_a_sibling() {
