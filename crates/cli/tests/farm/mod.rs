@@ -202,7 +202,9 @@ impl Farm {
             assert!(Instant::now() < end, "{}", self.ok(&["machine", "logs", name]));
             if at.elapsed() > Duration::from_secs(2) {
                 at = Instant::now();
-                stdin.write_all(line.as_bytes()).unwrap();
+                if stdin.write_all(line.as_bytes()).is_err() {
+                    panic!("it has ended: {}", text(&child.wait_with_output().unwrap()));
+                }
             }
             sleep(Duration::from_millis(50));
         }
