@@ -376,9 +376,10 @@ impl Supervisor {
     /// What is not a machine's, and what it is news of.
     fn own(&self) -> [(BorrowedFd<'_>, Option<News>); 5] {
         [
+            // Before callers: whoever started a machine answers without us, and a caller may ask for it by now.
+            (self.handed.as_fd(), Some(News::Handed)),
             (self.listener.as_fd(), Some(News::Caller)),
             (self.signals.as_fd(), Some(News::Signal)),
-            (self.handed.as_fd(), Some(News::Handed)),
             (self.keeper.as_fd(), Some(News::Kept)),
             (self.bell.as_fd(), None),
         ]
