@@ -60,7 +60,7 @@ impl Machines {
         // Another may have been faster.
         let machine = self.home.load(name)?;
         if self.home.is_edited(name) {
-            valid::limits(&machine.limits)?;
+            valid::definition(&machine)?;
             self.home.settle_addresses(&machine)?;
             self.home.save(&machine)?;
         }

@@ -44,15 +44,20 @@ fn cpuset(text: &str, online: &str) -> Result<()> {
     }
 }
 
-/// Checks what a machine of `image` is to be.
-pub(crate) fn machine(machine: &Machine, store: &Store, image: &Image) -> Result<()> {
+/// Checks what a definition says against this host.
+pub(crate) fn definition(machine: &Machine) -> Result<()> {
     limits(&machine.limits)?;
     volume::check(&machine.volumes)?;
-    for entry in &machine.env {
-        if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) || entry.contains('\0') {
-            return Err(Error::request(format!("env {entry:?}: it is KEY=value")));
-        }
+    let wrong = |entry: &&String| entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) || entry.contains('\0');
+    match machine.env.iter().find(wrong) {
+        Some(entry) => Err(Error::request(format!("env {entry:?}: it is KEY=value"))),
+        None => Ok(()),
     }
+}
+
+/// Checks what a machine of `image` is to be.
+pub(crate) fn machine(machine: &Machine, store: &Store, image: &Image) -> Result<()> {
+    definition(machine)?;
     if !places(&machine.init).iter().any(|place| matches!(store.resolve_file(image, place), Ok(Some(_)))) {
         let message = format!("init {:?}: image {:?} has no such program", machine.init, machine.image);
         return Err(Error::request(message).hint("--init names the program that is to be pid 1"));

@@ -97,6 +97,9 @@ mod tests {
         assert_eq!(options(&parsed("/a:/b")), json!(["rbind", "nodev"]));
         let text = serde_json::to_string(&parsed("/a:/b")).unwrap();
         assert_eq!(text, r#"{"source":"/a","destination":"/b"}"#);
+        // A word that is not known would leave it writable.
+        let mistyped = r#"{"source":"/a","destination":"/b","readonly":true}"#;
+        assert!(serde_json::from_str::<Volume>(mistyped).unwrap_err().to_string().contains("unknown field"));
     }
 
     #[test]
