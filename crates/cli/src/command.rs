@@ -37,34 +37,26 @@ pub struct Command {
 impl Command {
     /// A command without options or arguments.
     pub const fn new(name: &'static str, summary: &'static str, run: Run) -> Command {
-        let (count, order, action) = (Count::Exactly(0), Order::Anywhere, Action::Run(run));
-        Command {
-            name,
-            summary,
-            arguments: "",
-            details: "",
-            flags: &[],
-            count,
-            order,
-            enters: false,
-            for_people: false,
-            action,
-        }
+        Command::with(name, summary, Action::Run(run))
     }
 
     /// A word before further commands.
     pub const fn group(name: &'static str, summary: &'static str, commands: Commands) -> Command {
-        let (count, order, action) = (Count::AtLeast(0), Order::First, Action::Group(commands));
+        let (count, order) = (Count::AtLeast(0), Order::First);
+        Command { count, order, for_people: true, ..Command::with(name, summary, Action::Group(commands)) }
+    }
+
+    const fn with(name: &'static str, summary: &'static str, action: Action) -> Command {
         Command {
             name,
             summary,
             arguments: "",
             details: "",
             flags: &[],
-            count,
-            order,
+            count: Count::Exactly(0),
+            order: Order::Anywhere,
             enters: false,
-            for_people: true,
+            for_people: false,
             action,
         }
     }

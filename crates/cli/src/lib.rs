@@ -37,7 +37,7 @@ const O_SYNC: i32 = 0o4_010_000;
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words = words.into_iter();
     let program = words.next().unwrap_or_else(|| "offshoot".into()).to_string_lossy().into_owned();
-    let mut log = Destination { log: Log::stderr(Format::Text, false), is_file: false, is_chosen: false };
+    let mut log = Destination { log: Log::stderr(Format::Text, false), is_file: false };
     match run(&program, words, &mut log) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -54,11 +54,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The log, whether it is another file than stderr, and whether an option says where or how to write it.
+/// The log, and whether it is another file than stderr.
 struct Destination {
     log: Log,
     is_file: bool,
-    is_chosen: bool,
 }
 
 /// Runs the command that `words` ask for.
@@ -77,24 +76,27 @@ fn run(program: &str, words: impl Iterator<Item = OsString>, log: &mut Destinati
     if global.help || global.rest.is_empty() {
         return print(help::program(&name)).map(|()| 0);
     }
-    configure(log, &Options(&global.options))?;
     let words = std::mem::take(&mut global.rest);
     let command = words.first().and_then(|word| command::find(COMMANDS, &word.to_string_lossy()));
-    if command.is_some_and(|command| command.for_people) && !log.is_chosen {
-        log.log = Log::stderr(Format::Plain, log.log.is_debug());
-    }
+    let usual = match command {
+        Some(command) if command.for_people => Format::Plain,
+        _ => Format::Text,
+    };
+    configure(log, &Options(&global.options), usual)?;
     dispatch(COMMANDS, &name, words, Context { program, global, log: log.log.clone() })
 }
 
-fn configure(destination: &mut Destination, global: &Options) -> Result<(), Failure> {
-    destination.is_chosen = global.raw("log").is_some() || global.text("log-format").is_some();
+/// `usual` is the form of messages on stderr that nobody has chosen.
+fn configure(destination: &mut Destination, global: &Options, usual: Format) -> Result<(), Failure> {
+    let file = global.raw("log").filter(|path| !path.is_empty());
     let format = match global.text("log-format") {
+        None if file.is_none() => usual,
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
         Some(other) => return Err(Failure::new(format!("invalid log-format: {other}"))),
     };
     let debug = global.on("debug");
-    match global.raw("log").filter(|path| !path.is_empty()) {
+    match file {
         None => destination.log = Log::stderr(format, debug),
         Some(path) => {
             let file = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(O_SYNC).open(path);

@@ -21,7 +21,10 @@ The process becomes a child of the caller; there is no daemon.";
 pub static GLOBAL: &[Flag] = &[
     Flag::switch("debug", "log how things are done, too"),
     Flag::path("log", "append messages to this file instead of stderr"),
-    Flag::text("log-format", "form of messages: text or json").default("text"),
+    Flag::text(
+        "log-format",
+        "form of messages: text or json (default: text; plain sentences from commands that runc has not)",
+    ),
     Flag::path(
         "root",
         "directory of the containers' states; on a tmpfs, gone after a reboot as they are (default: /run/offshoot, or $XDG_RUNTIME_DIR/offshoot without root)",

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::home::Home;
 use crate::name;
 use crate::pool;
-use crate::still::{self, PATIENCE};
+use crate::still::{self, PATIENCE, PATIENCE_STILL};
 use crate::supervisor;
 use crate::valid;
 use offshoot_runtime::{Container, Runtime, Status};
@@ -221,11 +221,11 @@ impl Machines {
         };
         // What it has written and the disk has not: as much as can be before it stands still.
         let pid = container.state.init_process_pid;
-        still::sync(pid, PATIENCE[0])?;
+        still::sync(pid, PATIENCE)?;
         let pause = container.status()? != Status::Paused;
         drop(container);
         let mut take = || {
-            still::sync(pid, PATIENCE[1])?;
+            still::sync(pid, PATIENCE_STILL)?;
             Ok(clone.snapshot_mounted(snapshot)?)
         };
         if pause { self.still(name, take) } else { take() }

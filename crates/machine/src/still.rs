@@ -86,8 +86,10 @@ impl Machines {
     }
 }
 
-/// How long what a guest has written may take to reach the disk, while it runs and while it stands still.
-pub(crate) const PATIENCE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(30)];
+/// How long what a guest has written may take to reach the disk while it runs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// And while it stands still, when next to nothing is left.
+pub(crate) const PATIENCE_STILL: Duration = Duration::from_secs(30);
 
 /// Writes to disk what the guest of init `pid` has written to its root. That may have become a file system that the guest serves
 /// itself (FUSE), and never answers: least of all while it stands still.

@@ -235,6 +235,20 @@ const FORGED: &str = r#"
     }
 "#;
 
+/// A place with a network, and a guest in it that can send such.
+fn place_of_a_forger(name: &str) -> Option<(Place, Guest)> {
+    let place = Place::new(name)?;
+    if !Path::new("/usr/bin/perl").exists() {
+        println!("skipped: no perl, which sends for the guest");
+        return None;
+    }
+    place.create("web", Some("10.99.0.0/24")).unwrap();
+    let guest = Guest::new();
+    let network = place.home.network("web").unwrap();
+    network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    Some((place, guest))
+}
+
 fn forges(guest: &Guest, what: &str) {
     let index = text(&guest.run(&["cat", "/sys/class/net/eth0/ifindex"]));
     // /sys is the host's; the list of the namespace is not.
@@ -246,15 +260,7 @@ fn forges(guest: &Guest, what: &str) {
 
 #[test]
 fn a_host_takes_nothing_from_a_machine_but_what_its_address_says() {
-    let Some(place) = Place::new("forged") else { return };
-    if !Path::new("/usr/bin/perl").exists() {
-        println!("skipped: no perl, which sends for the guest");
-        return;
-    }
-    place.create("web", Some("10.99.0.0/24")).unwrap();
-    let network = place.home.network("web").unwrap();
-    let guest = Guest::new();
-    network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    let Some((_place, guest)) = place_of_a_forger("forged") else { return };
     let host = |words: &[&str]| text(&Command::new("ip").args(words).output().unwrap());
 
     // Router advertisements (CVE-2020-13401): a link-local address is usable once nobody else has it.
@@ -290,15 +296,7 @@ fn a_host_takes_nothing_from_a_machine_but_what_its_address_says() {
 
 #[test]
 fn a_machine_that_makes_hardware_addresses_up_does_not_fill_the_host_s_memory() {
-    let Some(place) = Place::new("flood") else { return };
-    if !Path::new("/usr/bin/perl").exists() {
-        println!("skipped: no perl, which sends for the guest");
-        return;
-    }
-    place.create("web", Some("10.99.0.0/24")).unwrap();
-    let network = place.home.network("web").unwrap();
-    let guest = Guest::new();
-    network.attach(&guest.namespace(), "eth0", Ipv4Addr::new(10, 99, 0, 2), true, true).unwrap();
+    let Some((_place, guest)) = place_of_a_forger("flood") else { return };
     forges(&guest, "flood($index, 20000);");
     let known = std::fs::read("/sys/class/net/os-web/brforward").map(|table| table.len()).unwrap_or(0);
     let shown = text(&Command::new("bridge").args(["fdb", "show", "br", "os-web"]).output().unwrap()).lines().count();

@@ -52,11 +52,8 @@ pub fn apply(plan: &mut Plan, has_void: bool) {
     plan.enters_void = has_void && !late && plan.root_at == Path::new("/");
     let mut steps = match plan.enters_void {
         true => vec![Step::EnterVoid, Step::BindRoot],
-        false => vec![Step::Unshare(Kind::Mount.flag())],
+        false => std::iter::once(Step::Unshare(Kind::Mount.flag())).chain(order::root(plan)).collect(),
     };
-    if !plan.enters_void {
-        steps.extend(order::root(plan));
-    }
     // `/dev` first: a volume may go into it.
     let (dev, volumes): (Vec<_>, Vec<_>) = outer(plan).partition(|mount| is_dev(&mount.destination));
     steps.extend(dev.into_iter().map(Step::Mount));

@@ -161,7 +161,7 @@ fn logs(call: &Call) -> Result<u8, Failure> {
     };
     let (before, mut shown) = (read(&old)?, read(&new)?);
     let mut at = shown.len() as u64;
-    let all = [before, std::mem::take(&mut shown)].concat();
+    let all = [&before[..], &shown].concat();
     print_foreign(match call.number("lines") {
         Some(lines) => last_lines(&all, usize::try_from(lines).unwrap_or(0)),
         None => &all,
