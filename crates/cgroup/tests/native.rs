@@ -27,9 +27,13 @@ impl Own {
             return None;
         };
         let path = format!("offshoot-test-{}-{name}", std::process::id());
-        if let Err(e) = std::fs::create_dir(point.join(&path)) {
-            println!("skipped: cannot make a cgroup: {e}");
-            return None;
+        match std::fs::create_dir(point.join(&path)) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => panic!("{path} is another test's"),
+            Err(e) => {
+                println!("skipped: cannot make a cgroup: {e}");
+                return None;
+            }
+            Ok(()) => {}
         }
         std::fs::remove_dir(point.join(&path)).unwrap();
         Some(Own { path: format!("/{path}"), host })
@@ -485,7 +489,7 @@ fn the_owner_changes_for_delegated_files_only() {
 /// A payload may nest cgroups as deep and make as many as it likes.
 #[test]
 fn cgroups_that_a_payload_has_nested_are_gone_through_and_removed() {
-    let Some(own) = Own::new("nested") else { return };
+    let Some(own) = Own::new("deep") else { return };
     let mut cgroup = own.prepare("/c");
     let paths = cgroup.state().paths();
     // Where processes are listed, and what a system may make cgroups in.
